@@ -1,0 +1,41 @@
+# Everything here works from a fresh clone with python3 (3.11 or newer) and make: each target installs what it needs.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help install train test check format bench clean
+
+help: ## Show this list
+	@echo "asyncrl: asynchronous reinforcement learning on CPUs"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ARGS=...         passed on, as in: make train ARGS=\"--frames 1000000\""
+	@echo "  PYTHON=...       the interpreter to install with (python3)"
+	@echo "  TORCH_INDEX=...  another package index for torch alone; on Linux PyTorch's CPU wheel index"
+	@echo "                   saves gigabytes of CUDA (counts when torch is installed: make clean first)"
+
+install: ## Install into .venv (quick when nothing has changed)
+	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstrap.sh
+
+train: install ## Train A3C on Pong
+	$(BIN)/asyncrl train ALE/Pong-v5 $(ARGS)
+
+test: install ## Run the tests, but for the slow ones (ARGS="-m slow" runs those)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: install ## Check format, lint, types and the order of the layers
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: install ## Format the code, and mend what the linter can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: install ## Measure this machine's training speed
+	$(BIN)/asyncrl bench $(ARGS)
+
+clean: ## Delete .venv, build products and caches; runs/ stays
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
