@@ -1,0 +1,78 @@
+"""A trained agent in your hands: act, evaluate. Loading one builds no environment and runs nobody's code."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from asyncrl.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, restore_network
+from asyncrl.config import Config
+from asyncrl.config_file import read_config
+from asyncrl.evaluate import Mode, Player, evaluate
+from asyncrl.networks import Network
+from asyncrl.rollout import Episode
+from asyncrl.trust import require_repeated
+
+
+class Agent:
+    """A frozen network that acts.
+
+    Args:
+        config: of its run.
+        network: with its parameters.
+        checkpoint: where they come from.
+        trusted: whether its environment may be built.
+    """
+
+    def __init__(self, config: Config, network: Network, checkpoint: Checkpoint, env: str | None) -> None:
+        self.config = config
+        self.network = network
+        self.checkpoint = checkpoint
+        self._repeated_env = env
+        self._player: Player | None = None
+
+    def act(self, observation: np.ndarray, *, mode: Mode = "sampled") -> int:
+        """Return an action for one observation, as the environment gave it (Atari: uint8 [4, 84, 84]).
+
+        With an LSTM the agent remembers from call to call: call `reset` where an episode begins.
+        """
+        if self._player is None or self._player.mode != mode:
+            self._player = Player(self.config, self.network, 1, mode, self.config.seed)
+        return int(self._player.act(np.asarray(observation)[None])[0])
+
+    def reset(self) -> None:
+        """Forget the episode so far."""
+        if self._player is not None:
+            self._player.forget(np.ones(1, bool))
+
+    def evaluate(
+        self, episodes: int = 30, *, mode: Mode = "sampled", seed: int = 0, sticky: bool | None = None
+    ) -> list[Episode]:
+        """Play full episodes and return them, raw scores in `.score`.
+
+        Args:
+            episodes: how many.
+            mode: "sampled" from the policy (Q methods: epsilon 0.01) or "greedy".
+            seed: of environments and draws.
+            sticky: sticky actions; None keeps the run's setting.
+        """
+        require_repeated(self.config.env, self._repeated_env)
+        config = self.config if sticky is None else dataclasses.replace(self.config, sticky=sticky)
+        return evaluate(config, self.network, episodes=episodes, mode=mode, seed=seed)
+
+
+def load(path: str | Path, checkpoint: str = "latest", *, env: str | None = None) -> Agent:
+    """Return the agent of a run, or of one of its checkpoints.
+
+    Args:
+        path: folder of the run or of the checkpoint.
+        checkpoint: "latest" or "best", if `path` is a run.
+        env: repeats the run's environment if that is an import path and the agent is to be evaluated on it.
+
+    Raises:
+        UserError: if it is missing, damaged, or of another game than its run says.
+    """
+    found = load_checkpoint(find_checkpoint(Path(path), checkpoint))
+    config = read_config(found.path.parent.parent / "config.toml")
+    return Agent(config, restore_network(config, found), found, env)
+

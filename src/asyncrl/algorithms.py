@@ -1,0 +1,146 @@
+"""The paper's methods side by side: how each acts, values what comes next, and what it minimises. One row each.
+
+All share the network's trunk, the rollout and the worker; they differ in the few lines below.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from asyncrl import losses
+from asyncrl.config import Algo, Config
+from asyncrl.exploration import epsilon_greedy
+from asyncrl.networks import ActorCritic, CoreState, Network, PolicyValue, QNetwork
+from asyncrl.returns import lambda_returns, n_step_returns, one_step_targets
+from asyncrl.rollout import Rollout
+
+Stats = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One method: four functions and what they need.
+
+    `choose` turns the outputs for one step [1, B, ...] into actions [B]; `value` turns outputs [T, B, ...] into state
+    values [T, B]; `loss` returns the scalar to minimise and numbers to log.
+    """
+
+    choose: Callable[..., Tensor]
+    value: Callable[..., Tensor]
+    loss: Callable[..., tuple[Tensor, Stats]]
+    uses_target: bool = False
+    keeps_next_action: bool = False
+
+
+def sample_policy(outputs: PolicyValue, epsilons: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Draw actions [B] from the policy (Algorithm S3: a_t ~ pi(a_t|s_t; theta'))."""
+    return torch.multinomial(outputs.log_policy[0].exp(), 1, generator=generator).squeeze(-1)
+
+
+def state_values(outputs: PolicyValue) -> Tensor:
+    """Return V(s) [T, B]."""
+    return outputs.values
+
+
+def choose_epsilon_greedy(outputs: Tensor, epsilons: Tensor, generator: torch.Generator) -> Tensor:
+    """Return epsilon-greedy actions [B] (Algorithms 1 and S2)."""
+    return epsilon_greedy(outputs[0], epsilons, generator)
+
+
+def greedy_values(outputs: Tensor) -> Tensor:
+    """Return max_a Q(s, a) [T, B]."""
+    return outputs.amax(-1)
+
+
+def actor_critic_loss(
+    network: ActorCritic, target: ActorCritic | None, rollout: Rollout, config: Config
+) -> tuple[Tensor, Stats]:
+    """Return A3C's loss (Algorithm S3 and section 4) and its parts.
+
+    Policy -log pi(a|s) A - beta H, plus value_cost times 1/2 (R - V)^2, with A = R - V a constant.
+    """
+    steps = len(rollout.rewards)
+    outputs, state = network(rollout.observations[:steps], rollout.resets, rollout.core_state)
+    bootstrap = next_values(network, rollout, state, state_values)
+    values = outputs.values
+    args = (rollout.rewards, rollout.discounts, rollout.cuts)
+    if config.gae_lambda == 1:
+        returns = n_step_returns(*args, bootstrap)
+    else:
+        returns = lambda_returns(*args, values.detach(), bootstrap, config.gae_lambda)
+    advantages = returns - values.detach()
+    if config.normalize_advantages:
+        advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
+    log_probs = outputs.log_policy.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
+    entropies = losses.categorical_entropy(outputs.log_policy)
+    policy_loss = losses.policy_gradient_loss(log_probs, advantages)
+    value_loss = losses.value_loss(values, returns)
+    loss = policy_loss - config.entropy_cost * losses.sum_over_time(entropies) + config.value_cost * value_loss
+    stats = {
+        "policy_loss": policy_loss.item() / steps,
+        "value_loss": value_loss.item() / steps,
+        "entropy": entropies.mean().item(),
+        "value": values.mean().item(),
+    }
+    return loss, stats
+
+
+def next_values(network: Network, rollout: Rollout, state: CoreState, value: Callable[..., Tensor]) -> Tensor:
+    """Return the value [B] of the observation after the last step; the carried state stays where it is.
+
+    Where the last step ended an episode that observation belongs to the next one, and the discount there is 0.
+    """
+    no_resets = torch.zeros_like(rollout.resets[:1])
+    with torch.no_grad():
+        outputs, _ = network(rollout.observations[-1:], no_resets, state)
+    return value(outputs)[0]
+
+
+def n_step_q_loss(network: QNetwork, target: QNetwork, rollout: Rollout, config: Config) -> tuple[Tensor, Stats]:
+    """Return the loss of asynchronous n-step Q-learning (Algorithm S2): R bootstraps from max_a Q(s_T, a; theta-)."""
+    _, state = _target_outputs(target, rollout, len(rollout.rewards))
+    bootstrap = next_values(target, rollout, state, greedy_values)
+    targets = n_step_returns(rollout.rewards, rollout.discounts, rollout.cuts, bootstrap)
+    return _q_loss(network, rollout, targets)
+
+
+def one_step_q_loss(network: QNetwork, target: QNetwork, rollout: Rollout, config: Config) -> tuple[Tensor, Stats]:
+    """Return the loss of asynchronous one-step Q-learning (Algorithm 1): y = r + gamma max_a Q(s', a; theta-)."""
+    outputs, _ = _target_outputs(target, rollout, len(rollout.observations))
+    targets = one_step_targets(rollout.rewards, rollout.discounts, rollout.cuts, greedy_values(outputs)[1:])
+    return _q_loss(network, rollout, targets)
+
+
+def one_step_sarsa_loss(network: QNetwork, target: QNetwork, rollout: Rollout, config: Config) -> tuple[Tensor, Stats]:
+    """Return the loss of asynchronous one-step Sarsa (section 4): y = r + gamma Q(s', a'; theta-), a' really taken."""
+    outputs, _ = _target_outputs(target, rollout, len(rollout.observations))
+    assert rollout.next_actions is not None
+    taken_next = torch.cat([rollout.actions[1:], rollout.next_actions[None]])
+    q_next = outputs[1:].gather(-1, taken_next.unsqueeze(-1)).squeeze(-1)
+    return _q_loss(network, rollout, one_step_targets(rollout.rewards, rollout.discounts, rollout.cuts, q_next))
+
+
+def _target_outputs(target: QNetwork, rollout: Rollout, steps: int) -> tuple[Tensor, CoreState]:
+    resets = torch.cat([rollout.resets, torch.zeros_like(rollout.resets[:1])])
+    with torch.no_grad():
+        return target(rollout.observations[:steps], resets[:steps], rollout.core_state)
+
+
+def _q_loss(network: QNetwork, rollout: Rollout, targets: Tensor) -> tuple[Tensor, Stats]:
+    steps = len(rollout.rewards)
+    outputs, _ = network(rollout.observations[:steps], rollout.resets, rollout.core_state)
+    taken = outputs.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
+    loss = losses.q_loss(taken, targets)
+    return loss, {"q_loss": loss.item() / steps, "value": greedy_values(outputs).mean().item()}
+
+
+ALGORITHMS: dict[Algo, Algorithm] = {
+    "a3c": Algorithm(sample_policy, state_values, actor_critic_loss),
+    "n-step-q": Algorithm(choose_epsilon_greedy, greedy_values, n_step_q_loss, uses_target=True),
+    "one-step-q": Algorithm(choose_epsilon_greedy, greedy_values, one_step_q_loss, uses_target=True),
+    "one-step-sarsa": Algorithm(
+        choose_epsilon_greedy, greedy_values, one_step_sarsa_loss, uses_target=True, keeps_next_action=True
+    ),
+}

@@ -1,0 +1,96 @@
+"""Command-line arguments from dataclasses, by tyro; every mistake becomes one line."""
+
+import contextlib
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+from asyncrl.errors import UserError
+from asyncrl.quantities import parse_count, parse_number
+
+Arguments = TypeVar("Arguments")
+
+_registry = tyro.constructors.ConstructorRegistry()
+
+
+@_registry.primitive_rule
+def _count(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    if info.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N",
+        instance_from_str=lambda args: parse_count(args[0]),
+        is_instance=lambda x: isinstance(x, int),
+        str_from_instance=lambda x: [f"{x:_}"],
+    )
+
+
+@_registry.primitive_rule
+def _number(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    if info.type is not float:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="X",
+        instance_from_str=lambda args: parse_number(args[0]),
+        is_instance=lambda x: isinstance(x, int | float),
+        str_from_instance=lambda x: [f"{x:g}"],
+    )
+
+
+def parse(kind: type[Arguments], args: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
+    """Return `kind` filled from `args`; fields left out keep those of `default`.
+
+    Raises:
+        UserError: for unknown options and wrong values.
+        SystemExit: with 0, after printing the help that was asked for.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                kind,
+                args=args,
+                prog=prog,
+                registry=_registry,
+                default=tyro.MISSING if default is None else default,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as end:
+        if end.code == 0:
+            raise
+        raise UserError(f"{_one_line(complaint.getvalue())}; see {prog} --help") from None
+
+
+def split_positional(args: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return a leading argument that is no option, if there is one, and the rest."""
+    if args and not args[0].startswith("-"):
+        return args[0], list(args[1:])
+    return None, list(args)
+
+
+def peek(args: Sequence[str], option: str) -> str | None:
+    """Return the value of `option` ("--preset x" or "--preset=x") before anything is parsed; the last one counts."""
+    found = None
+    for i, arg in enumerate(args):
+        if arg == option and i + 1 < len(args):
+            found = args[i + 1]
+        elif arg.startswith(option + "="):
+            found = arg.partition("=")[2]
+    return found
+
+
+def _one_line(complaint: str) -> str:
+    """Return the first block of tyro's box as one line, with the nearest option it suggests."""
+    lines = [line.strip("│ ").strip() for line in complaint.splitlines() if not re.match(r"[╭╰]", line.strip())]
+    blocks = " ".join(lines).split("──")
+    first = re.sub(r"\s+", " ", blocks[0]).strip() if blocks else "wrong arguments"
+    unknown = re.search(r"Unrecognized options: (--[\w-]+)", first)
+    options = re.findall(r"(?<!\S)(--[\w-]+)", " ".join(blocks[1:]).partition("For full helptext")[0])
+    near = difflib.get_close_matches(unknown[1], options, n=1, cutoff=0.0) if unknown else []
+    return first + (f": did you mean {near[0]}?" if near else "")

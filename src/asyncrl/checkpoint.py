@@ -1,0 +1,226 @@
+"""Safe files of a run: tensors as safetensors, the rest as JSON and TOML. Nothing here can run code on loading.
+
+A checkpoint is a folder `checkpoints/<frames>/` with `parameters.safetensors` (named tensors of the network),
+`optimizer.safetensors` (flat statistics and target) and `state.json` (counters, spaces, SHA-256 of the other two). It is
+written aside, synced and renamed, so that a folder with that name is whole. Workers go on while it is written: it is
+live, torn between updates as everything else under Hogwild.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from asyncrl.config import Config
+from asyncrl.errors import UserError
+from asyncrl.networks import InputStatistics, Network, make_network
+from asyncrl.store import ParameterStore
+
+SCHEMA = 1
+KEPT = 3  # newest checkpoints that stay, beside the best
+_FILES = ("parameters.safetensors", "optimizer.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read back."""
+
+    path: Path
+    state: dict[str, Any]
+    parameters: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state: dict[str, Any]) -> Path:
+    """Write `folder/<frames>/` from the live store and return it.
+
+    Args:
+        folder: the run's `checkpoints`.
+        store: its parameters and statistics are copied once, then written.
+        network: of the same shape, flattened; its parameters are overwritten by the store's.
+        state: counters and all that JSON can hold; must have "frames".
+    """
+    frames = state["frames"]
+    final, aside = folder / str(frames), folder / f".writing-{frames}-{os.getpid()}"
+    aside.mkdir(parents=True)
+    try:
+        save_file({name: tensor.clone() for name, tensor in network.state_dict().items()}, aside / _FILES[0])
+        save_file(_optimizer_tensors(store), aside / _FILES[1])
+        digests = {name: _sha256(aside / name) for name in _FILES}
+        text = json.dumps({"schema": SCHEMA, **state, "sha256": digests}, indent=1)
+        (aside / "state.json").write_text(text + "\n", encoding="utf-8")
+        for path in [*aside.iterdir(), aside]:
+            _sync(path)
+        if final.exists():  # the same frame count: the newer one wins
+            shutil.rmtree(final)
+        aside.rename(final)
+        _sync(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return final
+
+
+def point_to(folder: Path, name: str, target: Path) -> None:
+    """Make `folder/<name>` a link to the checkpoint `target`, replacing an older one at once."""
+    aside = folder / f".{name}-{os.getpid()}"
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(target.name, target_is_directory=True)
+    aside.replace(folder / name)
+
+
+def prune(folder: Path) -> None:
+    """Delete all but the newest checkpoints and the best one."""
+    kept = {(folder / name).resolve() for name in ("latest", "best") if (folder / name).exists()}
+    numbered = sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    for path in numbered[:-KEPT]:
+        if path.resolve() not in kept:
+            shutil.rmtree(path)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and check a checkpoint folder.
+
+    Raises:
+        UserError: if it is missing, damaged, or of another version.
+    """
+    try:
+        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is no readable checkpoint: {error}") from None
+    if not isinstance(state, dict) or state.get("schema") != SCHEMA:
+        raise UserError(f"{path} was written by another version of asyncrl: this one reads schema {SCHEMA}")
+    tensors = []
+    for name in _FILES:
+        file = path / name
+        if not file.exists() or _sha256(file) != state.get("sha256", {}).get(name):
+            raise UserError(f"{file} is damaged or missing: use another folder of {path.parent}")
+        try:
+            tensors.append(load_file(file))
+        except SafetensorError as error:
+            raise UserError(f"{file} is damaged: {error}") from None
+    return Checkpoint(path, state, tensors[0], tensors[1])
+
+
+def find_checkpoint(path: Path, which: str = "latest") -> Path:
+    """Return the checkpoint folder that `path` means: itself, or the `which` ("latest", "best") of a run."""
+    if (path / "state.json").exists():
+        return path
+    if not path.exists():
+        raise UserError(f"there is no run or checkpoint at {path}")
+    if not (path / "checkpoints" / which).exists():
+        raise UserError(f"{path} holds no {which} checkpoint")
+    return (path / "checkpoints" / which).resolve()
+
+
+def restore_network(config: Config, checkpoint: Checkpoint) -> Network:
+    """Build the network of `config` with the checkpoint's parameters; builds no environment.
+
+    Raises:
+        UserError: if the checkpoint is of another game or network.
+    """
+    spaces_ = checkpoint.state.get("spaces", {})
+    observation, action = (decode_space(spaces_.get(name)) for name in ("observation", "action"))
+    network = make_network(config, observation, action, _input_statistics(checkpoint))
+    own = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    theirs = {name: tensor.shape for name, tensor in checkpoint.parameters.items()}
+    if checkpoint.state.get("env") != config.env or own != theirs:
+        raise UserError(
+            f"{checkpoint.path} is a checkpoint of {checkpoint.state.get('env')} with another network or game than "
+            f"the run's configuration ({config.env}, {config.algo}, {config.core}) says"
+        )
+    network.load_state_dict(checkpoint.parameters)
+    return network
+
+
+def _input_statistics(checkpoint: Checkpoint) -> InputStatistics | None:
+    mean, scale = (checkpoint.parameters.get(f"trunk.inputs.{name}") for name in ("mean", "scale"))
+    return None if mean is None or scale is None else InputStatistics(mean.numpy(), 1 / scale.numpy())
+
+
+def restore_store(store: ParameterStore, checkpoint: Checkpoint) -> None:
+    """Fill a fresh store from a checkpoint: statistics, target, counters as the base of all totals."""
+    if checkpoint.optimizer["statistics"].shape[1:] != store.statistics.shape[1:]:
+        raise UserError(f"{checkpoint.path} was trained with another optimiser: leave --optimizer as it was")
+    store.target.copy_(checkpoint.optimizer["target"])
+    saved, ages = checkpoint.optimizer["statistics"], checkpoint.optimizer["ages"].numpy()
+    for owner in range(store.spec.owners):  # another number of workers: they take over each other's in turn
+        store.statistics[owner].copy_(saved[owner % len(saved)])
+        store.ages[owner] = ages[owner % len(ages)]
+    store.counters[-1] = np.array(checkpoint.state["counters"]).sum(0)
+
+
+def encode_space(space: spaces.Space) -> dict[str, Any]:
+    """Describe a Box or Discrete space in JSON."""
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    assert isinstance(space, spaces.Box)
+    low, high = (_compact(bound) for bound in (space.low, space.high))
+    return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), "low": low, "high": high}
+
+
+def decode_space(description: Any) -> spaces.Space:
+    """Return the space that `encode_space` described.
+
+    Raises:
+        UserError: if it is no such description.
+    """
+    try:
+        if description["type"] == "Discrete":
+            return spaces.Discrete(description["n"], start=description["start"])
+        low, high = (np.array(description[k], dtype=np.float64) for k in ("low", "high"))
+        shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
+        low, high = (np.broadcast_to(bound, shape).astype(dtype) for bound in (low, high))
+        return spaces.Box(low, high, shape, dtype.type)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint's spaces cannot be read: {error}") from None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    import gymnasium
+
+    import asyncrl
+
+    return {
+        "asyncrl": asyncrl.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "gymnasium": gymnasium.__version__,
+    }
+
+
+def _optimizer_tensors(store: ParameterStore) -> dict[str, Tensor]:
+    return {
+        "statistics": store.statistics.clone(),
+        "target": store.target.clone(),
+        "ages": torch.from_numpy(store.ages.copy()),
+    }
+
+
+def _compact(bound: np.ndarray) -> Any:
+    first = bound.flat[0].item()
+    return str(first) if bound.size and (bound == first).all() else [str(x) for x in bound.ravel().tolist()]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

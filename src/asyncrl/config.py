@@ -1,0 +1,220 @@
+"""The whole configuration of a run as one frozen dataclass, and the presets that return one.
+
+The comment above each field is its help text on the command line. Units stand in the names: `_steps` are agent
+decisions, `_frames` emulator frames (4 per step on Atari). `Paper:` marks what the paper leaves open.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from asyncrl.errors import UserError
+
+Algo = Literal["a3c", "n-step-q", "one-step-q", "one-step-sarsa"]
+Core = Literal["ff", "lstm"]
+NetworkName = Literal["auto", "conv2013", "conv2015", "mlp"]
+OptimizerName = Literal["shared-rmsprop", "rmsprop", "momentum-sgd", "adam"]
+PresetName = Literal["fast", "paper", "paper57"]
+Initialization = Literal["torch", "orthogonal"]
+Scaling = Literal["none", "sqrt", "linear"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that decides a run. Plain data: it is written to `config.toml` and read back from there."""
+
+    # Gymnasium id of the environment, or an import path package.module:function that makes one.
+    env: str = "ALE/Pong-v5"
+    # Method: a3c (Algorithm S3), n-step-q (S2), one-step-q (1) or one-step-sarsa (section 4).
+    algo: Algo = "a3c"
+    # ff, or lstm: recurrent cells after the last hidden layer (section 5.1).
+    core: Core = "ff"
+    # Where the settings below started from: fast (least wall-clock time), paper (16 workers, section 5.1 and supplement 8), paper57 (the 57-game recipe).
+    preset: PresetName = "fast"
+    # Seed of everything random. Several workers race, so equal seeds give equal runs only with one worker.
+    seed: int = 0
+
+    # Actor-learner processes.
+    workers: int = 2
+    # Environments of each worker, stepped as one batch (B). The paper is 1.
+    envs_per_worker: int = 8
+    # When to stop, in environment frames of all workers together (4 frames = 1 step on Atari). Schedules end here too.
+    frames: int = 10_000_000
+    # When to stop, in seconds of training.
+    max_time: float | None = None
+    # Stop once an evaluation of --eval-episodes episodes reaches this mean score.
+    stop_at_score: float | None = None
+
+    # Atari: repeat the previous action with probability 0.25 (the paper has no sticky actions).
+    sticky: bool = False
+    # Treat a lost life as the end of an episode for the learner only, where the game tells lives. Paper: not stated; its authors' code does.
+    life_loss_ends: bool = True
+    # Clip rewards to [-1, 1] in the learner (scores stay raw): auto means on Atari only.
+    clip_rewards: Literal["auto", "on", "off"] = "auto"
+    # Bootstrap from the true final observation where an episode was cut by a time limit.
+    bootstrap_on_truncation: bool = True
+
+    # Steps of each environment per update (t_max, I_AsyncUpdate; supplement 8: 5).
+    t_max: int = 5
+    # Discount gamma per step (supplement 8: 0.99).
+    gamma: float = 0.99
+    # Lambda of the returns; 1 is the paper's n-step return.
+    gae_lambda: float = 1.0
+    # Weight beta of the entropy bonus (supplement 8: 0.01).
+    entropy_cost: float = 0.01
+    # Weight of the value loss 1/2 (R - V)^2. Paper: not printed; the authors use 0.5.
+    value_cost: float = 0.5
+    # Scale the advantages of each rollout to mean 0, standard deviation 1 (not in the paper).
+    normalize_advantages: bool = False
+
+    # Network: conv2013 (16-32-256, supplement 8), conv2015 (32-64-64-512, section 5.1), mlp, or auto by observation.
+    network: NetworkName = "auto"
+    # Initial weights: torch (uniform +-1/sqrt(fan-in), as the authors' Torch) or orthogonal.
+    initialization: Initialization = "torch"
+    # Subtract from the inputs their mean in random play and divide by their deviation, measured before training (not in the paper).
+    standardize_inputs: bool = False
+    # Cells of the LSTM core (section 5.1: 256).
+    lstm_size: int = 256
+
+    # Optimiser; shared-rmsprop shares its statistics between workers without locks (section 4).
+    optimizer: OptimizerName = "shared-rmsprop"
+    # Learning rate at the start, for one environment per worker.
+    learning_rate: float = 7e-4
+    # Learning rate at the end of --frames, as a fraction of the first (supplement 8: annealed to 0).
+    final_learning_rate: float = 0.0
+    # How the learning rate grows with --envs-per-worker: not at all, with its root, or linearly.
+    learning_rate_scaling: Scaling = "none"
+    # Decay of the squared gradients (alpha of section 4: 0.99; beta2 of adam), and of momentum-sgd.
+    decay: float = 0.99
+    # Added to the squared gradients, inside RMSProp's root (outside Adam's). Paper: not printed; the authors use 0.1.
+    epsilon: float = 0.1
+    # Largest global norm of a gradient; none for the paper's subset runs, 40 for its 57 games (authors).
+    max_grad_norm: float | None = None
+
+    # Q methods: frames over which epsilon falls from 1 (supplement 8: 4 million).
+    epsilon_frames: int = 4_000_000
+    # Q methods: frames between copies to the target parameters (I_target, supplement 8: 40000).
+    target_frames: int = 40_000
+
+    # Seconds between checkpoints.
+    checkpoint_every: float = 180.0
+    # Seconds between evaluations in a process of their own; none evaluates only for --stop-at-score.
+    eval_every: float | None = None
+    # Episodes of an evaluation.
+    eval_episodes: int = 30
+    # Folder of the run; by default runs/<env>/<algo>-<seed>-<time>.
+    run_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name, valid, hint in _CHECKS:
+            if not valid(getattr(self, name)):
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it must be {hint}")
+
+    @property
+    def initial_learning_rate(self) -> float:
+        """Learning rate at frame 0 with this number of environments per worker."""
+        batch = self.envs_per_worker
+        return self.learning_rate * {"none": 1.0, "sqrt": math.sqrt(batch), "linear": float(batch)}[
+            self.learning_rate_scaling
+        ]
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the network carries a state from step to step."""
+        return self.core == "lstm"
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _none_or_positive(value: float | None) -> bool:
+    return value is None or _positive(value)
+
+
+def _fraction(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+def _not_negative(value: float) -> bool:
+    return math.isfinite(value) and value >= 0
+
+
+_CHECKS: tuple[tuple[str, Callable, str], ...] = (
+    ("workers", lambda n: 1 <= n <= 1024, "between 1 and 1024"),
+    ("envs_per_worker", lambda n: 1 <= n <= 4096, "between 1 and 4096"),
+    ("frames", _positive, "at least 1"),
+    ("max_time", _none_or_positive, "positive"),
+    ("seed", lambda n: 0 <= n < 2**31, "between 0 and 2147483647"),
+    ("t_max", lambda n: 1 <= n <= 10_000, "between 1 and 10000"),
+    ("gamma", _fraction, "between 0 and 1"),
+    ("gae_lambda", _fraction, "between 0 and 1"),
+    ("entropy_cost", _not_negative, "0 or more"),
+    ("value_cost", _not_negative, "0 or more"),
+    ("lstm_size", _positive, "at least 1"),
+    ("learning_rate", _positive, "positive"),
+    ("final_learning_rate", _fraction, "between 0 and 1"),
+    ("decay", lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    ("epsilon", _positive, "positive"),
+    ("max_grad_norm", _none_or_positive, "positive"),
+    ("epsilon_frames", _not_negative, "0 or more"),
+    ("target_frames", _positive, "at least 1"),
+    ("checkpoint_every", _positive, "positive"),
+    ("eval_every", _none_or_positive, "positive"),
+    ("eval_episodes", _positive, "at least 1"),
+)
+
+
+def available_cores() -> int:
+    """Return the CPU cores this process may use (affinity and the container's quota, not the machine's total)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here
+    return max(1, cores)
+
+
+def fast_preset() -> Config:
+    """Return the default: one worker per core, settings chosen by measured wall-clock time to a score (docs/log.md)."""
+    return Config(workers=available_cores())
+
+
+def paper_preset() -> Config:
+    """Return the paper's subset runs to the letter (section 5.1, supplement 8): 16 workers, B = 1, 2013 network.
+
+    Paper: it samples the learning rate of each run; 7e-4, epsilon 0.1 and the value cost are the authors' by e-mail.
+    """
+    return Config(
+        preset="paper",
+        workers=16,
+        envs_per_worker=1,
+        frames=320_000_000,
+        network="conv2013",
+        t_max=5,
+        optimizer="shared-rmsprop",
+        learning_rate=7e-4,
+        decay=0.99,
+        epsilon=0.1,
+        max_grad_norm=None,
+    )
+
+
+def paper57_preset() -> Config:
+    """Return the 57-game recipe (section 5.1): 2015 network, t_max 20 and clip 40 (authors' e-mail)."""
+    return dataclasses.replace(
+        paper_preset(), preset="paper57", network="conv2015", t_max=20, max_grad_norm=40.0
+    )
+
+
+PRESETS: dict[PresetName, Callable[[], Config]] = {
+    "fast": fast_preset,
+    "paper": paper_preset,
+    "paper57": paper57_preset,
+}

@@ -1,0 +1,95 @@
+"""Atari 2600 through ale-py's C++ vector environment, with the preprocessing of Mnih et al. (2015).
+
+84x84 luminance, maximum of the last two frames, four frames stacked, each action repeated four times, up to 29 no-ops
+at the start, at most 108,000 frames (30 minutes) an episode. Sticky actions are off unless asked for.
+"""
+
+import difflib
+
+import numpy as np
+
+from asyncrl.envs.base import Environments, Step
+from asyncrl.errors import UserError
+
+FRAMES_PER_STEP = 4
+MAX_EPISODE_FRAMES = 108_000
+STICKY_PROBABILITY = 0.25
+
+
+class AtariEnvironments(Environments):
+    """B games of one title.
+
+    Paper: it says nothing of fire-on-reset, which DeepMind's papers do not use, nor of the number of no-ops.
+
+    Args:
+        rom: name of the game as ale-py's ROM file has it, such as "ms_pacman".
+        num_envs: B.
+        sticky: repeat the previous action with probability 0.25 (Machado et al., 2018).
+        max_episode_frames: time limit, in frames after the no-ops.
+    """
+
+    frames_per_step = FRAMES_PER_STEP
+    rewards_are_scores = True
+
+    def __init__(
+        self, rom: str, num_envs: int, *, sticky: bool = False, max_episode_frames: int = MAX_EPISODE_FRAMES
+    ) -> None:
+        from ale_py.vector_env import AtariVectorEnv
+
+        self._env = AtariVectorEnv(
+            rom,
+            num_envs,
+            num_threads=1,  # the worker is the unit of parallelism
+            noop_max=30,
+            reward_clipping=False,  # the learner clips; the raw score is what is logged
+            use_fire_reset=False,
+            repeat_action_probability=STICKY_PROBABILITY if sticky else 0.0,
+            max_num_frames_per_episode=max_episode_frames,
+        )
+        self.num_envs = num_envs
+        self.observation_space = self._env.single_observation_space
+        self.action_space = self._env.single_action_space
+        self._lives = np.zeros(num_envs, np.int32)
+
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        observations, info = self._env.reset(seed=seed)
+        self._lives = info["lives"]
+        return observations
+
+    def step(self, actions: np.ndarray) -> Step:
+        observations, rewards, terminated, truncated, info = self._env.step(actions)
+        ended = terminated | truncated
+        # Never `episodic_life`: it really resets the game at each life lost, so that the agent never sees its last.
+        lives_lost = (info["lives"] < self._lives) & ~ended
+        final = None
+        if ended.any():
+            # A reset now replaces the autoreset of the next step, which would ignore the action and earn nothing.
+            final = observations
+            observations, info = self._env.reset(options={"reset_mask": ended})
+        self._lives = info["lives"]
+        return Step(observations, rewards.astype(np.float32), terminated, truncated & ~terminated, lives_lost, final)
+
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+
+def rom_name(env_id: str) -> str:
+    """Return the ROM name of an id such as "ALE/MsPacman-v5".
+
+    Raises:
+        UserError: if ale-py is missing or knows no such game; names the nearest.
+    """
+    try:
+        from ale_py.registration import register_v5_envs  # noqa: F401  (imports ale_py, which registers its ids)
+    except ImportError:
+        raise UserError(f"{env_id} needs ale-py: pip install 'asyncrl[atari]'") from None
+    import gymnasium
+
+    spec = gymnasium.registry.get(env_id)
+    if spec is None:
+        known = [name for name in gymnasium.registry if name.startswith("ALE/")]
+        near = difflib.get_close_matches(env_id, known, n=1, cutoff=0.0)
+        raise UserError(f"there is no Atari game {env_id}: did you mean {near[0]}?")
+    return spec.kwargs["game"]

@@ -1,0 +1,75 @@
+"""From the name of a world to its environments."""
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable
+
+import gymnasium
+
+from asyncrl.config import Config
+from asyncrl.envs.atari import AtariEnvironments, rom_name
+from asyncrl.envs.base import Environments
+from asyncrl.envs.vector import GymnasiumEnvironments
+from asyncrl.errors import UserError
+
+
+def make_envs(config: Config, num_envs: int) -> Environments:
+    """Build `num_envs` environments of `config.env`; the caller seeds them by `reset(seed)` and closes them.
+
+    Raises:
+        UserError: for an unknown name, a missing extra, or an environment that cannot be built.
+    """
+    if is_atari(config.env):
+        return AtariEnvironments(rom_name(config.env), num_envs, sticky=config.sticky)
+    if config.sticky:
+        raise UserError(f"--sticky is for Atari games, but {config.env} is none")
+    return GymnasiumEnvironments(_environment_maker(config.env), num_envs)
+
+
+def is_atari(env: str) -> bool:
+    """Return whether `env` names an Atari game."""
+    return env.startswith("ALE/")
+
+
+def is_import_path(env: str) -> bool:
+    """Return whether naming `env` imports a module: package.module:function, or Gymnasium's module:Id-v0."""
+    return ":" in env
+
+
+def _environment_maker(env: str) -> Callable[[], gymnasium.Env]:
+    module, _, name = env.rpartition(":")
+    if module and not re.search(r"-v\d+$", name):
+        return _imported_function(module, name)
+    _check_registered(env)
+
+    def make() -> gymnasium.Env:
+        try:
+            return gymnasium.make(env)
+        except (gymnasium.error.Error, ImportError) as error:
+            raise UserError(f"{env} cannot be made: {_first_line(error)}") from error
+
+    return make
+
+
+def _imported_function(module: str, name: str) -> Callable[[], gymnasium.Env]:
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"cannot import {module}:{name}: {_first_line(error)}") from error
+    return function
+
+
+def _check_registered(env: str) -> None:
+    if ":" in env:  # Gymnasium imports the module part itself
+        return
+    if gymnasium.registry.get(env) is None:
+        near = difflib.get_close_matches(env, list(gymnasium.registry), n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else "is the package that brings it installed?"
+        if any(name in env.lower() for name in ("pong", "breakout", "noframeskip")):
+            hint = "Atari games are named like ALE/Pong-v5"
+        raise UserError(f"there is no environment {env}: {hint}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,15 @@
+// The picture: an off-screen OpenGL context and TORCS' graphics module. See screen.cpp.
+//
+// Copyright the asyncrl authors. Free software under the GNU General Public License, version 2
+// or later; see LICENSE in this folder.
+#pragma once
+#include <string>
+#include <vector>
+
+// Open a surface that holds a picture of width x height and one `view_scale` times as large.
+bool open_screen(int width, int height, int view_scale);
+// Load the graphics module and the track's scene, then (once the race stands) the cars.
+bool load_scene(const std::string &library_folder);
+void load_car_models();
+// Draw the race as it stands; RGB rows from the top, width * scale pixels wide.
+const std::vector<unsigned char> &draw(int scale);

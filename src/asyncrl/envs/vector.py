@@ -1,0 +1,47 @@
+"""Any Gymnasium environment behind our interface, stepped one after the other in the worker's process."""
+
+from collections.abc import Callable
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from asyncrl.envs.base import Environments, Step
+
+
+class GymnasiumEnvironments(Environments):
+    """B copies of a Gymnasium environment.
+
+    Args:
+        make: builds one environment.
+        num_envs: B.
+    """
+
+    frames_per_step = 1
+    rewards_are_scores = False
+
+    def __init__(self, make: Callable[[], gymnasium.Env], num_envs: int) -> None:
+        self._env = SyncVectorEnv([make] * num_envs, copy=True, autoreset_mode=AutoresetMode.DISABLED)
+        self.num_envs = num_envs
+        self.observation_space = self._env.single_observation_space
+        self.action_space = self._env.single_action_space
+        self._no_lives_lost = np.zeros(num_envs, bool)
+
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        observations, _ = self._env.reset(seed=seed)
+        return observations
+
+    def step(self, actions: np.ndarray) -> Step:
+        observations, rewards, terminated, truncated, _ = self._env.step(actions)
+        ended = terminated | truncated
+        final = None
+        if ended.any():
+            final = observations
+            observations, _ = self._env.reset(options={"reset_mask": ended})
+        # Both flags at once mean that the world ended: nothing is left to bootstrap from.
+        return Step(
+            observations, rewards.astype(np.float32), terminated, truncated & ~terminated, self._no_lives_lost, final
+        )
+
+    def close(self) -> None:
+        self._env.close()

@@ -1,0 +1,101 @@
+"""Play whole episodes with frozen parameters, as an evaluation protocol: full games, raw scores, no learning."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asyncrl.algorithms import ALGORITHMS
+from asyncrl.config import Config
+from asyncrl.envs import Environments, make_envs
+from asyncrl.exploration import epsilon_greedy
+from asyncrl.networks import CoreState, Network, PolicyValue
+from asyncrl.rollout import Episode
+
+Mode = Literal["sampled", "greedy"]
+EVALUATION_EPSILON = 0.01  # of Q methods in "sampled" mode
+_MAX_ENVS = 10
+
+
+class Player:
+    """A frozen network that plays B environments. Keeps the core's state; knows nothing of learning.
+
+    Args:
+        config: of the run the network comes from.
+        network: with the parameters to play; not changed.
+        batch: B.
+        mode: "sampled" draws from the policy (Q methods: epsilon 0.01), "greedy" takes the likeliest action.
+        seed: of the draws.
+    """
+
+    def __init__(self, config: Config, network: Network, batch: int, mode: Mode, seed: int) -> None:
+        self.algorithm = ALGORITHMS[config.algo]
+        self.network = network
+        self.mode = mode
+        self.generator = torch.Generator().manual_seed(seed)
+        self.state: CoreState = network.initial_state(batch)
+        self.resets = torch.ones(batch, dtype=torch.bool)
+        self.epsilons = torch.full((batch,), 0.0 if mode == "greedy" else EVALUATION_EPSILON)
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Return actions [B] for observations [B, ...] and advance the core's state."""
+        with torch.no_grad():
+            batch = torch.from_numpy(observations)[None]
+            outputs, self.state = self.network(batch, self.resets[None], self.state)
+            actions = self._choose(outputs)
+        self.resets = torch.zeros_like(self.resets)
+        return actions.numpy()
+
+    def forget(self, ended: np.ndarray) -> None:
+        """Begin a new episode in the environments that `ended` [B]."""
+        self.resets = torch.from_numpy(ended)
+
+    def _choose(self, outputs: PolicyValue | Tensor) -> Tensor:
+        if isinstance(outputs, PolicyValue):
+            if self.mode == "greedy":
+                return outputs.log_policy[0].argmax(-1)
+            return self.algorithm.choose(outputs, None, self.generator)
+        return epsilon_greedy(outputs[0], self.epsilons, self.generator)
+
+
+def evaluate(config: Config, network: Network, *, episodes: int, mode: Mode = "sampled", seed: int = 0) -> list[Episode]:
+    """Play `episodes` full episodes and return them.
+
+    Each of several environments plays its share, fixed beforehand: taking the first to finish would favour short ones.
+
+    Args:
+        config: names the environment; its sticky setting holds here too.
+        network: with the parameters to play.
+        episodes: how many, at least 1.
+        mode: see `Player`.
+        seed: of environments and draws.
+    """
+    num_envs = min(episodes, _MAX_ENVS)
+    envs = make_envs(config, num_envs)
+    try:
+        return _play(envs, Player(config, network, num_envs, mode, seed), _shares(episodes, num_envs), seed)
+    finally:
+        envs.close()
+
+
+def _shares(episodes: int, num_envs: int) -> np.ndarray:
+    return np.array([episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)])
+
+
+def _play(envs: Environments, player: Player, wanted: np.ndarray, seed: int) -> list[Episode]:
+    observations = envs.reset(seed=seed)
+    scores, steps = np.zeros(envs.num_envs), np.zeros(envs.num_envs, int)
+    finished: list[Episode] = []
+    while (wanted > 0).any():
+        step = envs.step(player.act(observations))
+        observations = step.observations
+        scores += step.rewards
+        steps += 1
+        ended = step.terminated | step.truncated
+        player.forget(ended)
+        for i in np.flatnonzero(ended & (wanted > 0)):
+            finished.append(Episode(int(i), float(scores[i]), int(steps[i]), 0.0, bool(step.truncated[i])))
+        wanted = wanted - ended
+        scores[ended], steps[ended] = 0.0, 0
+    return finished

@@ -1,0 +1,186 @@
+"""Numbers out of workers: gathered by the trainer, kept as rows on disk, shown to whoever watches."""
+
+import json
+import math
+import time
+from collections import Counter as Tally
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asyncrl.processes import Report
+
+RECENT_EPISODES = 100
+
+
+@dataclass(frozen=True)
+class WorkerProgress:
+    """One worker's row."""
+
+    worker: int
+    state: str  # "starting", "running", "restarting", "done"
+    frames: int
+    frames_per_second: float
+    updates: int
+    mean_score: float | None  # of its last episodes
+    staleness: float
+    restarts: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. Scores are raw; None until there is one."""
+
+    frames: int
+    steps: int
+    updates: int
+    episodes: int
+    seconds: float  # of training, sittings before a resume included
+    frames_per_second: float
+    updates_per_second: float
+    mean_score: float | None  # of the last 100 training episodes
+    mean_length: float | None  # of those, in steps
+    best_score: float | None  # best mean of 100 so far
+    learning_rate: float
+    staleness: float  # mean over the last interval
+    stats: dict[str, float]  # losses, entropy, gradient norm: means over the last interval
+    evaluated_score: float | None
+    workers: tuple[WorkerProgress, ...] = ()
+
+    def as_row(self) -> dict[str, Any]:
+        """Return what a line of `metrics.jsonl` holds."""
+        row = {name: value for name, value in vars(self).items() if name not in ("stats", "workers")}
+        return {**row, **self.stats}
+
+
+@dataclass
+class Gatherer:
+    """Sums what the workers report between two rows."""
+
+    recent: deque = field(default_factory=lambda: deque(maxlen=RECENT_EPISODES))  # (score, steps)
+    by_worker: dict[int, deque] = field(default_factory=dict)
+    best_score: float | None = None
+    updates: int = 0
+    sums: Tally = field(default_factory=Tally)
+    staleness: Tally = field(default_factory=Tally)
+
+    def add(self, report: Report) -> None:
+        """Take in one worker's report."""
+        self.updates += report.updates
+        self.sums.update({name: value * report.updates for name, value in report.stats.items()})
+        self.staleness.update(report.staleness)
+        for episode in report.episodes:
+            self.recent.append((episode.score, episode.steps))
+            self.by_worker.setdefault(report.worker, deque(maxlen=RECENT_EPISODES)).append(episode.score)
+        if len(self.recent) == RECENT_EPISODES:
+            self.best_score = max(self.best_score if self.best_score is not None else -math.inf, self.mean_score or 0.0)
+
+    @property
+    def mean_score(self) -> float | None:
+        """Mean raw score of the last 100 episodes."""
+        return sum(score for score, _ in self.recent) / len(self.recent) if self.recent else None
+
+    @property
+    def mean_length(self) -> float | None:
+        """Mean length of the last 100 episodes, in steps."""
+        return sum(steps for _, steps in self.recent) / len(self.recent) if self.recent else None
+
+    def latest_mean(self, episodes: int) -> float | None:
+        """Return the mean score of the last `episodes`, or None while there are fewer."""
+        scores = [score for score, _ in self.recent][-episodes:]
+        return sum(scores) / episodes if len(scores) == episodes else None
+
+    def worker_mean(self, worker: int) -> float | None:
+        """Return the mean score of one worker's last episodes."""
+        scores = self.by_worker.get(worker)
+        return sum(scores) / len(scores) if scores else None
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Means of the logged numbers over the present interval."""
+        return {name: value / self.updates for name, value in self.sums.items()} if self.updates else {}
+
+    @property
+    def mean_staleness(self) -> float:
+        """Mean staleness over the present interval, in updates of others."""
+        return sum(lag * count for lag, count in self.staleness.items()) / max(1, self.staleness.total())
+
+    def next_interval(self) -> None:
+        """Begin a new interval; recent episodes stay."""
+        self.updates, self.sums, self.staleness = 0, Tally(), Tally()
+
+
+class JsonLines:
+    """An append-only file of one JSON object per line, each written whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", buffering=1, encoding="utf-8")
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append `row`; what is not finite becomes null, since JSON has no NaN."""
+        self._file.write(json.dumps({name: _finite(value) for name, value in row.items()}) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+class RunLog:
+    """The files a run grows: `metrics.jsonl`, `episodes.jsonl`, TensorBoard events. The trainer opens and closes it."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._metrics = JsonLines(run_dir / "metrics.jsonl")
+        self._episodes = JsonLines(run_dir / "episodes.jsonl")
+        self._events_dir = run_dir / "tensorboard"
+        self._events: Any = None  # opened with the first row: importing TensorBoard takes a second
+
+    def episodes(self, report: Report, frames: int, seconds: float) -> None:
+        """Keep one row per episode of `report`."""
+        for episode in report.episodes:
+            row = {"worker": report.worker, **episode._asdict(), "at_frames": frames, "at_seconds": round(seconds, 2)}
+            self._episodes.write(row)
+
+    def progress(self, progress: Progress, staleness: dict[int, int]) -> None:
+        """Keep one row of metrics, with the histogram of staleness."""
+        histogram = {str(lag): count for lag, count in sorted(staleness.items())}
+        self._metrics.write({"time": round(time.time(), 2), **progress.as_row(), "staleness_histogram": histogram})
+        for name, value in progress.as_row().items():
+            if isinstance(value, int | float) and name not in ("frames", "steps"):
+                self._writer().add_scalar(name, value, progress.frames)
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        """Keep one evaluation."""
+        self._metrics.write({"time": round(time.time(), 2), **row})
+        self._writer().add_scalar("evaluated_score", row["evaluated_score"], row["frames"])
+
+    def close(self) -> None:
+        """Close all files."""
+        self._metrics.close()
+        self._episodes.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _writer(self) -> Any:
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(self._events_dir))
+        return self._events
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

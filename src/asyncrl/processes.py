@@ -1,0 +1,179 @@
+"""Worker processes: how they start, what they tell, how they end. The trainer owns every one of them."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
+
+import torch
+
+from asyncrl.config import Config
+from asyncrl.networks import InputStatistics
+from asyncrl.rollout import Episode
+from asyncrl.store import ParameterStore
+from asyncrl.worker import Learner, Update, learn
+
+REPORT_SECONDS = 0.5
+# One thread per worker: workers times threads beyond the cores makes everything slower (the most reported trap of A3C
+# codes). The malloc settings keep rollout buffers in the process instead of returning them to the kernel each update.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
+
+
+class Report(NamedTuple):
+    """What a worker tells every half second, and at once when it fails."""
+
+    worker: int
+    updates: int = 0
+    stats: dict[str, float] = {}  # means over those updates
+    staleness: dict[int, int] = {}  # how many updates had how much
+    episodes: list[Episode] = []
+    error: str | None = None
+
+
+@dataclass
+class _Pending:
+    """Sums of a worker's numbers since its last report."""
+
+    updates: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    staleness: dict[int, int] = field(default_factory=dict)
+    episodes: list[Episode] = field(default_factory=list)
+
+    def add(self, update: Update, staleness: int) -> None:
+        self.updates += 1
+        for name, value in update.stats.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.staleness[staleness] = self.staleness.get(staleness, 0) + 1
+        self.episodes += update.episodes
+
+    def report(self, worker: int) -> Report:
+        means = {name: value / self.updates for name, value in self.sums.items()} if self.updates else {}
+        return Report(worker, self.updates, means, self.staleness, self.episodes)
+
+
+def make_context() -> BaseContext:
+    """Return the start method: forkserver with the worker's module preloaded, spawn where there is none."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return SpawnContext()
+    context = ForkServerContext()
+    context.set_forkserver_preload(["asyncrl.processes"])
+    return context
+
+
+@contextlib.contextmanager
+def _child_surroundings() -> Iterator[None]:
+    """Start processes with one thread each, and without importing the user's script again.
+
+    Children import the main module of their parent unless it has no file. Ours need nothing of it, and a script without
+    a main guard would start a training in every child. SIGINT is ignored while they start: Ctrl-C is the trainer's.
+    """
+    main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in _ENVIRONMENT}
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    os.environ.update(_ENVIRONMENT)
+    try:
+        with _ignoring_sigint():
+            yield
+    finally:
+        sys.modules["__main__"] = main
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _ignoring_sigint() -> Iterator[None]:
+    try:
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread: then no handler of ours is in place either
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> BaseProcess:
+    """Start `target(*args)` in a process of its own; `target` is a module-level function of this package."""
+    process = context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
+    with _child_surroundings():
+        if isinstance(context, ForkServerContext):
+            forkserver.ensure_running()
+        process.start()
+    return process
+
+
+def prepare_process() -> None:
+    """Make this process a well-behaved child: one thread, no denormals, deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+def run_worker(
+    config: Config,
+    store: ParameterStore,
+    statistics: InputStatistics | None,
+    worker: int,
+    generation: int,
+    pipe: Connection,
+) -> None:
+    """Be an actor-learner process: learn, report twice a second, end with the trainer or when it says so."""
+    prepare_process()
+    pending, sent = _Pending(), time.monotonic()
+
+    def report(update: Update, staleness: int) -> None:
+        nonlocal pending, sent
+        pending.add(update, staleness)
+        store.beat(worker)
+        now = time.monotonic()
+        if now - sent > REPORT_SECONDS:
+            pipe.send(pending.report(worker))
+            pending, sent = _Pending(), now
+            if not parent_is_alive():
+                sys.exit(1)
+
+    try:
+        store.beat(worker)
+        learner = Learner(config, worker, generation, statistics)
+        try:
+            learn(learner, store, worker, report)
+            pipe.send(pending.report(worker))
+        finally:
+            learner.close()
+    except (BrokenPipeError, ConnectionResetError):
+        sys.exit(1)  # the trainer is gone
+    except Exception:
+        pipe.send(Report(worker, error=traceback.format_exc()))
+        sys.exit(1)
+
+
+def parent_is_alive() -> bool:
+    """Return whether the process that asked for this one still runs (under forkserver it is not our system parent)."""
+    parent = multiprocessing.parent_process()
+    return parent is None or parent.is_alive()
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a traceback: the exception itself."""
+    return text.strip().splitlines()[-1] if text.strip() else "no message"

@@ -1,0 +1,170 @@
+"""One rollout of a worker: the record, and the stepping that fills it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asyncrl.config import Config
+from asyncrl.envs import Environments, Step
+from asyncrl.networks import CoreState
+
+# (observations [B, ...], resets [B], state) -> (actions [B, ...], state after)
+Act = Callable[[Tensor, Tensor, CoreState], tuple[Tensor, CoreState]]
+# (observations [B, ...], state before them) -> values [B]
+Evaluate = Callable[[Tensor, CoreState], Tensor]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What B environments did for T steps under one snapshot of the parameters.
+
+    The tensors are views of the worker's buffers: they hold until its next rollout.
+    """
+
+    observations: Tensor  # [T + 1, B, ...]
+    actions: Tensor  # [T, B]
+    rewards: Tensor  # [T, B], as the learner sees them (clipped on Atari)
+    discounts: Tensor  # [T, B], gamma, or 0 where the episode ended or a life was lost
+    cuts: Tensor  # [T, B], discounted value of a truncated episode's true final observation, else 0
+    resets: Tensor  # [T, B] bool, whether the observation is the first of an episode
+    core_state: CoreState  # before the observation at t = 0
+    next_actions: Tensor | None  # [B], taken first by the next rollout; only for methods that need them (Sarsa)
+
+
+class Episode(NamedTuple):
+    """A finished episode, as it is logged."""
+
+    environment: int  # index within the worker
+    score: float  # sum of raw rewards
+    steps: int
+    seconds: float  # how long it took
+    truncated: bool
+
+
+@dataclass
+class WorkerState:
+    """What a worker carries from rollout to rollout."""
+
+    envs: Environments
+    observations: np.ndarray  # [B, ...] to act on next
+    resets: np.ndarray  # [B] bool, whether they begin an episode
+    core_state: CoreState
+    generator: torch.Generator
+    buffers: "Buffers"
+    scores: np.ndarray  # [B] raw score of the running episodes
+    steps: np.ndarray  # [B] their lengths
+    started: np.ndarray  # [B] when they began, seconds
+    next_actions: Tensor | None = None
+    finished: list[Episode] = field(default_factory=list)
+
+
+class Buffers:
+    """The arrays of a rollout, made once: large allocations in the loop go back to the kernel at every update."""
+
+    def __init__(self, t_max: int, observations: np.ndarray) -> None:
+        batch = len(observations)
+        self.observations = np.empty((t_max + 1, *observations.shape), observations.dtype)
+        self.rewards = np.empty((t_max, batch), np.float32)
+        self.discounts = np.empty((t_max, batch), np.float32)
+        self.cuts = np.empty((t_max, batch), np.float32)
+        self.resets = np.empty((t_max, batch), bool)
+
+
+def start_worker_state(config: Config, envs: Environments, core_state: CoreState, seed: np.random.SeedSequence) -> WorkerState:
+    """Reset `envs` and return the state of a worker that has done nothing yet."""
+    env_seed, torch_seed = (int(s) for s in seed.generate_state(2) >> 1)
+    observations = envs.reset(seed=env_seed)
+    batch = envs.num_envs
+    return WorkerState(
+        envs=envs,
+        observations=observations,
+        resets=np.ones(batch, bool),
+        core_state=core_state,
+        generator=torch.Generator().manual_seed(torch_seed),
+        buffers=Buffers(config.t_max, observations),
+        scores=np.zeros(batch),
+        steps=np.zeros(batch, np.int64),
+        started=np.full(batch, time.monotonic()),
+    )
+
+
+def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Evaluate, keeps_action: bool) -> Rollout:
+    """Act for `t_max` steps and return what happened; at B = 1 stop at the end of the episode, as Algorithm S3 does.
+
+    Args:
+        config: of the run.
+        worker: changed in place.
+        act: chooses actions under the snapshot; advances the core's state.
+        evaluate: values what follows a truncated episode; does not advance anything.
+        keeps_action: whether the last observation's action is chosen here and taken first by the next rollout.
+    """
+    buffers, first_state = worker.buffers, worker.core_state
+    actions = []
+    for t in range(config.t_max):
+        buffers.observations[t] = worker.observations
+        buffers.resets[t] = worker.resets
+        action = _next_action(worker, act)
+        actions.append(action)
+        step = worker.envs.step(action.numpy())
+        _record(config, worker, step, evaluate, t)
+        if worker.envs.num_envs == 1 and buffers.discounts[t, 0] == 0:
+            break
+    steps = len(actions)
+    buffers.observations[steps] = worker.observations
+    if keeps_action:
+        worker.next_actions = _next_action(worker, act)
+    return Rollout(
+        observations=torch.from_numpy(buffers.observations[: steps + 1]),
+        actions=torch.stack(actions),
+        rewards=torch.from_numpy(buffers.rewards[:steps]),
+        discounts=torch.from_numpy(buffers.discounts[:steps]),
+        cuts=torch.from_numpy(buffers.cuts[:steps]),
+        resets=torch.from_numpy(buffers.resets[:steps]),
+        core_state=first_state,
+        next_actions=worker.next_actions,
+    )
+
+
+def _next_action(worker: WorkerState, act: Act) -> Tensor:
+    if worker.next_actions is not None:
+        action, worker.next_actions = worker.next_actions, None
+        return action
+    observations, resets = torch.from_numpy(worker.observations), torch.from_numpy(worker.resets)
+    with torch.no_grad():
+        action, worker.core_state = act(observations, resets, worker.core_state)
+    return action
+
+
+def _record(config: Config, worker: WorkerState, step: Step, evaluate: Evaluate, t: int) -> None:
+    buffers = worker.buffers
+    clips = config.clip_rewards == "on" or (config.clip_rewards == "auto" and worker.envs.rewards_are_scores)
+    buffers.rewards[t] = np.clip(step.rewards, -1, 1) if clips else step.rewards
+    ended = step.terminated | step.truncated
+    # Paper: silent on lives; where they count, losing one ends the return but neither the game nor the LSTM's memory.
+    stops = ended | step.lives_lost if config.life_loss_ends else ended
+    buffers.discounts[t] = np.where(stops, 0.0, config.gamma)
+    buffers.cuts[t] = 0.0
+    if config.bootstrap_on_truncation and step.truncated.any():
+        assert step.final_observations is not None
+        with torch.no_grad():
+            values = evaluate(torch.from_numpy(step.final_observations), worker.core_state).numpy()
+        buffers.cuts[t] = np.where(step.truncated, config.gamma * values, 0.0)
+    worker.observations, worker.resets = step.observations, ended
+    _count(worker, step, ended)
+
+
+def _count(worker: WorkerState, step: Step, ended: np.ndarray) -> None:
+    worker.scores += step.rewards
+    worker.steps += 1
+    if not ended.any():
+        return
+    now = time.monotonic()
+    for i in np.flatnonzero(ended):
+        score, steps, seconds = float(worker.scores[i]), int(worker.steps[i]), now - worker.started[i]
+        worker.finished.append(Episode(int(i), score, steps, float(seconds), bool(step.truncated[i])))
+    worker.scores[ended], worker.steps[ended], worker.started[ended] = 0.0, 0, now

@@ -1,0 +1,154 @@
+"""A run: its folder, and training into it. `train` and `resume` are the whole Python interface to learning."""
+
+import dataclasses
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asyncrl.agent import Agent, load
+from asyncrl.checkpoint import find_checkpoint, load_checkpoint, versions
+from asyncrl.config import PRESETS, Config, PresetName
+from asyncrl.config_file import read_config, write_config
+from asyncrl.errors import UserError
+from asyncrl.metrics import Progress, read_json_lines
+from asyncrl.trainer import Outcome, Trainer
+from asyncrl.trust import require_repeated
+
+Show = Callable[[Progress], None]
+Announce = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or interrupted training on disk."""
+
+    path: Path
+    config: Config
+    outcome: Outcome | None = None  # of the training that has just ended
+
+    def agent(self, checkpoint: str = "latest") -> Agent:
+        """Return the agent of the "latest" or "best" checkpoint."""
+        return load(self.path, checkpoint, env=self.config.env)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the rows of `metrics.jsonl`: numbers every ten seconds, and evaluations."""
+        return read_json_lines(self.path / "metrics.jsonl")
+
+    def episodes(self) -> list[dict[str, Any]]:
+        """Return the rows of `episodes.jsonl`: every finished training episode."""
+        return read_json_lines(self.path / "episodes.jsonl")
+
+
+def train(
+    env: str | None = None,
+    *,
+    preset: PresetName = "fast",
+    config: Config | None = None,
+    show: Show | None = None,
+    announce: Announce = print,
+    **settings: Any,
+) -> Run:
+    """Train an agent until `frames`, `max_time` or `stop_at_score`; return the run. Ctrl-C ends it early and cleanly.
+
+    Works in scripts without a main guard and in notebooks.
+
+    Args:
+        env: Gymnasium id such as "ALE/Pong-v5", or an import path "package.module:function".
+        preset: where the settings start from.
+        config: to start from instead of a preset.
+        show: called twice a second with a `Progress`.
+        announce: called with a line when something worth telling happens.
+        **settings: fields of `Config`, such as `frames=10_000_000`.
+
+    Raises:
+        UserError: for a mistake in the settings; nothing has been written then.
+    """
+    unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(Config)})
+    if unknown:
+        raise UserError(f"there is no setting {unknown[0]}: asyncrl.Config lists them all")
+    if env is not None:
+        settings["env"] = env
+    config = dataclasses.replace(config or PRESETS[preset](), **settings)
+    run_dir = new_run_dir(config)
+    return _train(config, run_dir, None, show, announce)
+
+
+def resume(
+    path: str | Path,
+    *,
+    env: str | None = None,
+    show: Show | None = None,
+    announce: Announce = print,
+    **settings: Any,
+) -> Run:
+    """Go on with a run from its latest checkpoint, in the same folder.
+
+    Args:
+        path: of the run, or of one of its checkpoints.
+        env: must repeat the run's environment if that is an import path: opening a run never imports code by itself.
+        show: as in `train`.
+        announce: as in `train`.
+        **settings: fields that may change on the way: frames, max_time, stop_at_score, workers and intervals.
+
+    Raises:
+        UserError: if there is nothing to resume or a setting may not change.
+    """
+    path = Path(path)
+    checkpoint = load_checkpoint(find_checkpoint(path))
+    run_dir = checkpoint.path.parent.parent
+    config = read_config(run_dir / "config.toml")
+    require_repeated(config.env, env)
+    fixed = sorted(set(settings) - _MAY_CHANGE)
+    if fixed:
+        raise UserError(f"{fixed[0]} cannot change on resume: only {', '.join(sorted(_MAY_CHANGE))} can")
+    config = dataclasses.replace(config, **settings, run_dir=run_dir)
+    if checkpoint.state["frames"] >= config.frames:
+        raise UserError(f"{run_dir} is done with its {config.frames:,} frames: give more with --frames")
+    return _train(config, run_dir, checkpoint, show, announce)
+
+
+def new_run_dir(config: Config) -> Path:
+    """Return the folder a run will have, which must not exist yet."""
+    if config.run_dir is not None:
+        if config.run_dir.exists():
+            raise UserError(f"{config.run_dir} exists: choose another --run-dir, or resume it with asyncrl resume")
+        return config.run_dir
+    name = f"{config.algo}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path("runs") / config.env.replace("/", "-").replace(":", "-")
+    path = folder / name
+    for attempt in range(2, 100):
+        if not path.exists():
+            break
+        path = folder / f"{name}-{attempt}"
+    return path
+
+
+_MAY_CHANGE = frozenset(
+    {"frames", "max_time", "stop_at_score", "workers", "checkpoint_every", "eval_every", "eval_episodes"}
+)
+
+
+def _train(config: Config, run_dir: Path, checkpoint: Any, show: Show | None, announce: Announce) -> Run:
+    trainer = Trainer(config, run_dir, show=show or (lambda _: None), announce=announce, checkpoint=checkpoint)
+    _create(run_dir)
+    write_config(run_dir / "config.toml", config, {**versions(), "git_revision": git_revision()})
+    return Run(run_dir, config, trainer.run())
+
+
+def _create(run_dir: Path) -> None:
+    try:
+        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
+
+
+def git_revision() -> str:
+    """Return the revision of the source this runs from, or "unknown"."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

@@ -1,0 +1,273 @@
+"""The trainer: starts workers, watches them, restarts the dead, keeps what they learn, and stops them cleanly."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asyncrl.checkpoint import (
+    Checkpoint,
+    encode_space,
+    point_to,
+    prune,
+    restore_store,
+    save_checkpoint,
+)
+from asyncrl.config import Config
+from asyncrl.evaluator import Evaluation, Evaluator
+from asyncrl.metrics import RECENT_EPISODES, Gatherer, Progress, RunLog, WorkerProgress
+from asyncrl.networks import flatten_parameters_
+from asyncrl.pool import WorkerPool
+from asyncrl.processes import make_context
+from asyncrl.start import fresh_start, restored_start
+from asyncrl.store import Counter, ParameterStore, StoreSpec
+
+LOG_SECONDS = 10.0
+BEST_SECONDS = 30.0  # between checkpoints of a new best score
+SHOW_SECONDS = 0.5
+RECENT_FOR_STOPPING = 30
+_SPACES = ("observation", "action")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    reason: str  # "frames", "time", "score" or "interrupted"
+    progress: Progress
+    evaluation: Evaluation | None  # the last one
+
+
+class Trainer:
+    """One training, from fresh or restored parameters to the last checkpoint.
+
+    Args:
+        config: of the run.
+        run_dir: must exist when `run` is called; nothing is written to it before.
+        show: called twice a second with the progress.
+        announce: called with a line of text when something worth telling happens.
+        checkpoint: to go on from.
+        context: start method of the processes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        run_dir: Path,
+        *,
+        show: Callable[[Progress], None],
+        announce: Callable[[str], None],
+        checkpoint: Checkpoint | None = None,
+        context: BaseContext | None = None,
+    ) -> None:
+        self.config, self.run_dir, self.show, self.announce = config, run_dir, show, announce
+        self.checkpoints = run_dir / "checkpoints"
+        context = context or make_context()
+        start = fresh_start(config) if checkpoint is None else restored_start(config, checkpoint)
+        self.spaces, self.network, self.statistics = start.spaces, start.network, start.statistics
+        self.theta = flatten_parameters_(self.network)  # [P]; the trainer's own copy, for checkpoints
+        self.store = ParameterStore(StoreSpec.of(config, self.theta.numel()), config, context)
+        self.store.theta.copy_(self.theta)
+        self.store.target.copy_(self.theta[: len(self.store.target)])
+        state: dict[str, Any] = {"seconds": 0.0, "generation": -1, "best_score": None}
+        if checkpoint is not None:
+            restore_store(self.store, checkpoint)
+            state = checkpoint.state
+        self.seconds_before = state["seconds"]
+        self.gatherer = Gatherer(best_score=state["best_score"])
+        self.pool = WorkerPool(config, self.store, self.statistics, context, state["generation"] + 1, announce)
+        self.evaluator = Evaluator(config, context, self.spaces)
+        self.evaluation: Evaluation | None = None
+        self._best_saved: float | None = state["best_score"]
+        self.interrupted = False
+        self.started = time.monotonic()
+        self._marks = (self.started, self.store.counters.copy())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, sittings before a resume included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def run(self) -> Outcome:
+        """Train until done; whatever happens, leave a checkpoint and no process.
+
+        Raises:
+            UserError: if workers keep failing; carries the last error's line, the traceback having been announced.
+        """
+        self.log = RunLog(self.run_dir)
+        self.started = time.monotonic()
+        self._marks = (self.started, self.store.counters.copy())
+        with _signals(self._interrupt):
+            try:
+                self.pool.start()
+                reason = self._watch()
+            finally:
+                self._stop()
+        return Outcome(reason, self.progress(), self.evaluation)
+
+    def _interrupt(self) -> None:
+        self.interrupted = True
+
+    def _watch(self) -> str:
+        """Serve workers until there is a reason to stop; return it."""
+        shown = logged = saved = evaluated = time.monotonic()
+        while (reason := self._reason_to_stop()) is None:
+            for report in self.pool.poll(timeout=0.2):
+                self.gatherer.add(report)
+                self.log.episodes(report, self.store.total(Counter.FRAMES), self.seconds)
+            now = time.monotonic()
+            if now - shown >= SHOW_SECONDS:
+                self.show(self.progress())
+                shown = now
+            if now - logged >= LOG_SECONDS:
+                self._log_interval()
+                logged = now
+            if now - saved >= self.config.checkpoint_every or (now - saved >= BEST_SECONDS and self._is_best()):
+                self._save()
+                saved = now
+            due = self.config.eval_every is not None and now - evaluated >= self.config.eval_every
+            if (due or self._is_promising()) and not self.evaluator.busy:
+                evaluated = now
+                self.evaluator.start(self.store, self.statistics, self.seconds)
+            self._take_evaluation()
+        return reason
+
+    def _reason_to_stop(self) -> str | None:
+        config = self.config
+        if self.interrupted:
+            return "interrupted"
+        if self.store.total(Counter.FRAMES) >= config.frames:
+            return "frames"
+        if config.max_time is not None and self.seconds >= config.max_time:
+            return "time"
+        goal = config.stop_at_score
+        if goal is not None and self.evaluation is not None and self.evaluation.mean >= goal:
+            return "score"
+        return None
+
+    def _is_promising(self) -> bool:
+        """Whether training scores say that an evaluation may reach the score to stop at."""
+        goal, recent = self.config.stop_at_score, self.gatherer.latest_mean(RECENT_FOR_STOPPING)
+        return goal is not None and recent is not None and recent >= goal
+
+    def _take_evaluation(self) -> None:
+        evaluation = self.evaluator.take()
+        if evaluation is None:
+            return
+        if isinstance(evaluation, str):
+            self.announce(evaluation)
+            return
+        self.evaluation = evaluation
+        self.log.evaluation(evaluation.as_row())
+        self.announce(evaluation.as_line())
+
+    def _log_interval(self) -> None:
+        self.log.progress(self.progress(), dict(self.gatherer.staleness))
+        self.gatherer.next_interval()
+        self._marks = (time.monotonic(), self.store.counters.copy())
+
+    def _stop(self) -> None:
+        """End every process, then write what is left: the last metrics and the last checkpoint."""
+        self.pool.stop()
+        self.evaluator.stop()
+        for report in self.pool.drain():
+            self.gatherer.add(report)
+            self.log.episodes(report, self.store.total(Counter.FRAMES), self.seconds)
+        self._log_interval()
+        self._save()
+        self.log.close()
+
+    def _save(self) -> Path:
+        frames = self.store.total(Counter.FRAMES)
+        self.theta.copy_(self.store.theta)
+        path = save_checkpoint(self.checkpoints, self.store, self.network, self._state(frames))
+        point_to(self.checkpoints, "latest", path)
+        if self._is_best():
+            self._best_saved = self.gatherer.mean_score
+            point_to(self.checkpoints, "best", path)
+        prune(self.checkpoints)
+        return path
+
+    def _is_best(self) -> bool:
+        """Whether the mean of the last 100 training episodes beats that of the best checkpoint."""
+        return len(self.gatherer.recent) == RECENT_EPISODES and (
+            self._best_saved is None or self.gatherer.mean_score > self._best_saved
+        )
+
+    def _state(self, frames: int) -> dict:
+        return {
+            "env": self.config.env,
+            "algo": self.config.algo,
+            "spaces": {name: encode_space(space) for name, space in zip(_SPACES, self.spaces, strict=True)},
+            "frames": frames,
+            "seconds": self.seconds,
+            "counters": self.store.counters.tolist(),
+            "best_score": self._best_saved,
+            "generation": self.pool.generation,
+            "evaluation": None if self.evaluation is None else self.evaluation.as_row(),
+        }
+
+    def progress(self) -> Progress:
+        """Return where the run stands now."""
+        then, before = self._marks
+        elapsed = max(time.monotonic() - then, 1e-6)
+        rates = (self.store.counters - before) / elapsed
+        totals = self.store.counters.sum(0)
+        return Progress(
+            frames=int(totals[Counter.FRAMES]),
+            steps=int(totals[Counter.STEPS]),
+            updates=int(totals[Counter.UPDATES]),
+            episodes=int(totals[Counter.EPISODES]),
+            seconds=self.seconds,
+            frames_per_second=float(rates[:, Counter.FRAMES].sum()),
+            updates_per_second=float(rates[:, Counter.UPDATES].sum()),
+            mean_score=self.gatherer.mean_score,
+            mean_length=self.gatherer.mean_length,
+            best_score=self.gatherer.best_score,
+            learning_rate=self.store.learning_rate(),
+            staleness=self.gatherer.mean_staleness,
+            stats=self.gatherer.stats,
+            evaluated_score=None if self.evaluation is None else self.evaluation.mean,
+            workers=tuple(self._worker_progress(worker, rates) for worker in range(self.config.workers)),
+        )
+
+    def _worker_progress(self, worker: int, rates: np.ndarray) -> WorkerProgress:
+        counters = self.store.counters[worker]
+        updates = int(counters[Counter.UPDATES])
+        return WorkerProgress(
+            worker=worker,
+            state=self.pool.state(worker),
+            frames=int(counters[Counter.FRAMES]),
+            frames_per_second=float(rates[worker, Counter.FRAMES]),
+            updates=updates,
+            mean_score=self.gatherer.worker_mean(worker),
+            staleness=counters[Counter.STALENESS] / max(updates, 1),
+            restarts=self.pool.restarts(worker),
+        )
+
+
+@contextlib.contextmanager
+def _signals(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Call `interrupt` on Ctrl-C and SIGTERM; a second Ctrl-C ends at once. Only the main thread may do this."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        interrupt()
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

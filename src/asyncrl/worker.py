@@ -1,0 +1,98 @@
+"""The actor-learner: `compute_update` is the body of the paper's Algorithm S3, and nothing else."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asyncrl.algorithms import ALGORITHMS, Algorithm, Stats
+from asyncrl.config import Config
+from asyncrl.envs import make_envs
+from asyncrl.exploration import annealed_epsilons, draw_final_epsilons
+from asyncrl.networks import CoreState, InputStatistics, Network, flat_gradient, flatten_parameters_, make_network
+from asyncrl.optim import clip_global_norm_
+from asyncrl.rollout import Episode, WorkerState, collect_rollout, start_worker_state
+from asyncrl.store import Counter, ParameterStore
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one rollout gives to the store: a gradient and counts."""
+
+    gradient: Tensor  # [P], clipped if the configuration says so
+    steps: int  # agent steps of all environments of the worker
+    frames: int  # emulator frames
+    stats: Stats  # numbers to log
+    episodes: list[Episode]  # that ended in this rollout
+
+
+class Learner:
+    """One worker's private things: environments, the snapshot theta' and its network, exploration.
+
+    Whoever makes it closes it. `network` reads `snapshot`, so that pulling into `snapshot` is all that synchronises it.
+    """
+
+    def __init__(
+        self, config: Config, worker: int, generation: int = 0, statistics: InputStatistics | None = None
+    ) -> None:
+        self.config = config
+        self.algorithm: Algorithm = ALGORITHMS[config.algo]
+        envs = make_envs(config, config.envs_per_worker)
+        self.network: Network = make_network(config, envs.observation_space, envs.action_space, statistics)
+        self.snapshot = flatten_parameters_(self.network)  # [P], theta'
+        self.target: Network | None = None
+        if self.algorithm.uses_target:
+            self.target = make_network(config, envs.observation_space, envs.action_space, statistics)
+            self.target_snapshot = flatten_parameters_(self.target)  # [P], theta-
+        # A worker that starts again, after a crash or a resume, must not repeat its first episodes.
+        seeds = np.random.SeedSequence(config.seed, spawn_key=(worker, generation)).spawn(2)
+        self.state: WorkerState = start_worker_state(config, envs, self.network.initial_state(envs.num_envs), seeds[0])
+        self.final_epsilons = draw_final_epsilons(envs.num_envs, np.random.default_rng(seeds[1]))
+        self.epsilons: Tensor = torch.ones(envs.num_envs)
+
+    def pull(self, store: ParameterStore) -> int:
+        """Synchronise with the store (Algorithm S3: theta' = theta); return the updates made before."""
+        if self.target is not None:
+            self.target_snapshot.copy_(store.target)
+            frames = store.total(Counter.FRAMES)
+            epsilons = annealed_epsilons(self.final_epsilons, frames, self.config.epsilon_frames)
+            self.epsilons = torch.from_numpy(epsilons).float()
+        return store.pull(self.snapshot)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.state.envs.close()
+
+    def act(self, observations: Tensor, resets: Tensor, state: CoreState) -> tuple[Tensor, CoreState]:
+        """Choose actions [B] for observations [B, ...]; return them and the core's state after."""
+        outputs, state = self.network(observations[None], resets[None], state)
+        return self.algorithm.choose(outputs, self.epsilons, self.state.generator), state
+
+    def evaluate(self, observations: Tensor, state: CoreState) -> Tensor:
+        """Value observations [B, ...] that no action follows, with the target parameters where there are any."""
+        network = self.network if self.target is None else self.target
+        no_resets = torch.zeros(1, len(observations), dtype=torch.bool)
+        return self.algorithm.value(network(observations[None], no_resets, state)[0])[0]
+
+
+def compute_update(learner: Learner) -> Update:
+    """Do one pass of Algorithm S3's loop under the present snapshot: act for t_max steps, return the gradient."""
+    config, algorithm, worker = learner.config, learner.algorithm, learner.state
+    rollout = collect_rollout(config, worker, learner.act, learner.evaluate, algorithm.keeps_next_action)
+    loss, stats = algorithm.loss(learner.network, learner.target, rollout, config)
+    gradient = flat_gradient(loss, learner.network)
+    stats["gradient_norm"] = clip_global_norm_(gradient, config.max_grad_norm)
+    steps = rollout.rewards.numel()
+    episodes, worker.finished = worker.finished, []
+    return Update(gradient, steps, steps * worker.envs.frames_per_step, stats, episodes)
+
+
+def learn(learner: Learner, store: ParameterStore, worker: int, report: Callable[[Update, int], None]) -> None:
+    """Pull, compute, push, until the store says stop or all frames are done; `report` gets each update's staleness."""
+    while not store.stopped and store.total(Counter.FRAMES) < learner.config.frames:
+        pulled_updates = learner.pull(store)
+        update = compute_update(learner)
+        staleness = store.apply(worker, update, pulled_updates)
+        report(update, staleness)
