@@ -32,8 +32,8 @@ make_venv() {
     if [ -e .venv ] && [ ! -e .venv/.bootstrap ]; then
         fail ".venv was not made by make install: move it away, or delete it with make clean"
     fi
-    if "$base" -c 'import venv, ensurepip' 2>/dev/null; then how=ensurepip
-    elif "$base" -c 'import venv, pip' 2>/dev/null; then how=pip
+    if "$base" -c 'import venv; from ensurepip import version' 2>/dev/null; then how=ensurepip
+    elif "$base" -c 'import venv; from pip import __version__' 2>/dev/null; then how=pip
     elif "$base" -c 'import virtualenv' 2>/dev/null; then how=virtualenv
     else fail "$base has neither ensurepip nor pip: install one first, on Debian and Ubuntu by: apt-get install python3-venv"
     fi
