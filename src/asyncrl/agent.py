@@ -21,14 +21,14 @@ class Agent:
         config: of its run.
         network: with its parameters.
         checkpoint: where they come from.
-        trusted: whether its environment may be built.
+        env: the environment as the user repeated it, which an import path needs before it may be built.
     """
 
     def __init__(self, config: Config, network: Network, checkpoint: Checkpoint, env: str | None) -> None:
         self.config = config
         self.network = network
         self.checkpoint = checkpoint
-        self._repeated_env = env
+        self.repeated_env = env
         self._player: Player | None = None
 
     def act(self, observation: np.ndarray, *, mode: Mode = "sampled") -> int:
@@ -56,7 +56,7 @@ class Agent:
             seed: of environments and draws.
             sticky: sticky actions; None keeps the run's setting.
         """
-        require_repeated(self.config.env, self._repeated_env)
+        require_repeated(self.config.env, self.repeated_env)
         config = self.config if sticky is None else dataclasses.replace(self.config, sticky=sticky)
         return evaluate(config, self.network, episodes=episodes, mode=mode, seed=seed)
 

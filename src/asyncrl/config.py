@@ -183,7 +183,20 @@ def available_cores() -> int:
 
 def fast_preset() -> Config:
     """Return the default: one worker per core, settings chosen by measured wall-clock time to a score (docs/log.md)."""
-    return Config(workers=available_cores())
+    return Config(
+        workers=available_cores(),
+        envs_per_worker=8,
+        t_max=20,
+        gae_lambda=0.95,
+        normalize_advantages=True,
+        initialization="orthogonal",
+        standardize_inputs=True,
+        optimizer="adam",
+        learning_rate=1e-3,
+        decay=0.999,
+        epsilon=2e-4,
+        max_grad_norm=10.0,
+    )
 
 
 def paper_preset() -> Config:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from asyncrl.agent import Agent, load
-from asyncrl.checkpoint import find_checkpoint, load_checkpoint, versions
+from asyncrl.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, versions
 from asyncrl.config import PRESETS, Config, PresetName
 from asyncrl.config_file import read_config, write_config
+from asyncrl.display import make_display
 from asyncrl.errors import UserError
 from asyncrl.metrics import Progress, read_json_lines
 from asyncrl.trainer import Outcome, Trainer
@@ -47,7 +48,7 @@ def train(
     *,
     preset: PresetName = "fast",
     config: Config | None = None,
-    show: Show | None = None,
+    show: Show = lambda _: None,
     announce: Announce = print,
     **settings: Any,
 ) -> Run:
@@ -72,15 +73,14 @@ def train(
     if env is not None:
         settings["env"] = env
     config = dataclasses.replace(config or PRESETS[preset](), **settings)
-    run_dir = new_run_dir(config)
-    return _train(config, run_dir, None, show, announce)
+    return _train(config, new_run_dir(config), None, show, announce)
 
 
 def resume(
     path: str | Path,
     *,
     env: str | None = None,
-    show: Show | None = None,
+    show: Show = lambda _: None,
     announce: Announce = print,
     **settings: Any,
 ) -> Run:
@@ -96,17 +96,7 @@ def resume(
     Raises:
         UserError: if there is nothing to resume or a setting may not change.
     """
-    path = Path(path)
-    checkpoint = load_checkpoint(find_checkpoint(path))
-    run_dir = checkpoint.path.parent.parent
-    config = read_config(run_dir / "config.toml")
-    require_repeated(config.env, env)
-    fixed = sorted(set(settings) - _MAY_CHANGE)
-    if fixed:
-        raise UserError(f"{fixed[0]} cannot change on resume: only {', '.join(sorted(_MAY_CHANGE))} can")
-    config = dataclasses.replace(config, **settings, run_dir=run_dir)
-    if checkpoint.state["frames"] >= config.frames:
-        raise UserError(f"{run_dir} is done with its {config.frames:,} frames: give more with --frames")
+    config, run_dir, checkpoint = _open(Path(path), env, settings)
     return _train(config, run_dir, checkpoint, show, announce)
 
 
@@ -131,18 +121,45 @@ _MAY_CHANGE = frozenset(
 )
 
 
-def _train(config: Config, run_dir: Path, checkpoint: Any, show: Show | None, announce: Announce) -> Run:
-    trainer = Trainer(config, run_dir, show=show or (lambda _: None), announce=announce, checkpoint=checkpoint)
-    _create(run_dir)
-    write_config(run_dir / "config.toml", config, {**versions(), "git_revision": git_revision()})
-    return Run(run_dir, config, trainer.run())
+def start_run(config: Config, *, as_json: bool = False) -> Run:
+    """Train `config` while showing it on this terminal: what `asyncrl train` does."""
+    run_dir = new_run_dir(config)
+    with make_display(config, run_dir, as_json=as_json) as display:
+        return _train(config, run_dir, None, display.show, display.announce)
 
 
-def _create(run_dir: Path) -> None:
+def resume_run(path: Path, env: str | None, changes: dict[str, Any], *, as_json: bool = False) -> Run:
+    """Go on with a run while showing it on this terminal: what `asyncrl resume` does."""
+    config, run_dir, checkpoint = _open(path, env, changes)
+    with make_display(config, run_dir, as_json=as_json) as display:
+        return _train(config, run_dir, checkpoint, display.show, display.announce)
+
+
+def _open(path: Path, env: str | None, changes: dict[str, Any]) -> tuple[Config, Path, Checkpoint]:
+    """Return configuration, folder and checkpoint of a run that is to go on, with `changes`."""
+    checkpoint = load_checkpoint(find_checkpoint(path))
+    run_dir = checkpoint.path.parent.parent
+    config = read_config(run_dir / "config.toml")
+    require_repeated(config.env, env)
+    fixed = sorted(set(changes) - _MAY_CHANGE)
+    if fixed:
+        raise UserError(f"{fixed[0]} cannot change on resume: only {', '.join(sorted(_MAY_CHANGE))} can")
+    config = dataclasses.replace(config, **changes, run_dir=run_dir)
+    if checkpoint.state["frames"] >= config.frames:
+        raise UserError(f"{run_dir} is done with its {config.frames:,} frames: give more with --frames")
+    return config, run_dir, checkpoint
+
+
+def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: Show, announce: Announce) -> Run:
+    # The trainer finds every mistake before it is asked to run: nothing is written before that.
+    trainer = Trainer(config, run_dir, show=show, announce=announce, checkpoint=checkpoint)
     try:
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        write_config(run_dir / "config.toml", config, {**versions(), "git_revision": git_revision()})
     except OSError as error:
         raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
+    announce(f"{config.env}: {config.workers} workers x {config.envs_per_worker} environments, into {run_dir}")
+    return Run(run_dir, config, trainer.run())
 
 
 def git_revision() -> str:

@@ -1,20 +1,103 @@
-"""Record an agent's play. Atari's vector environment renders nothing, so a mirror game is played beside it."""
+"""Record an agent's play as a video."""
 
-import subprocess
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import gymnasium
 import numpy as np
 
 from asyncrl.agent import Agent
-from asyncrl.envs import make_envs
-from asyncrl.envs.atari import FRAMES_PER_STEP, STICKY_PROBABILITY, rom_name
-from asyncrl.envs.make import is_atari
+from asyncrl.config import Config
+from asyncrl.envs import Environments, make_envs
+from asyncrl.envs.atari import AtariMirror
+from asyncrl.envs.make import is_atari, make_rendering_envs
 from asyncrl.errors import UserError
 from asyncrl.evaluate import Mode, Player
+from asyncrl.rollout import Episode
 from asyncrl.trust import require_repeated
 
-FRAMES_PER_SECOND = 60
-MIN_HEIGHT = 420
+MIN_HEIGHT = 420  # pixels; smaller pictures are enlarged by whole factors
+
+
+class _Stage(NamedTuple):
+    """Where an agent plays and how the picture is taken."""
+
+    envs: Environments
+    picture: Callable[[np.ndarray | None], np.ndarray]  # (actions just taken, or None at the start) -> [H, W, 3]
+    frames_per_second: int
+    close: Callable[[], None]
+
+
+def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, max_steps: int = 27_000) -> Episode:
+    """Play one episode and write it to `path` (.mp4); return the episode.
+
+    Args:
+        agent: that plays.
+        path: of the video; it appears only when it is whole.
+        mode: see `Agent.evaluate`.
+        seed: of the environment and the draws.
+        max_steps: after which the recording ends.
+
+    Raises:
+        UserError: if the path cannot be written, the video extra is missing, or the world renders no pictures.
+    """
+    require_repeated(agent.config.env, agent.repeated_env)
+    if path.suffix != ".mp4":
+        raise UserError(f"{path} must end in .mp4")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no folder {path.parent} to write {path.name} to")
+    stage = _make_stage(agent.config, seed)
+    aside = path.with_name(f".{path.name}.part.mp4")
+    try:
+        player = Player(agent.config, agent.network, 1, mode, seed)
+        episode = _film(stage, player, aside, seed, max_steps)
+        aside.replace(path)
+        return episode
+    finally:
+        stage.close()
+        aside.unlink(missing_ok=True)
+
+
+def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) -> Episode:
+    observations = stage.envs.reset(seed=seed)
+    first = stage.picture(None)
+    score, steps, truncated = 0.0, 0, False
+    with _writer(path, first, stage.frames_per_second) as write:
+        write(first)
+        while steps < max_steps:
+            actions = player.act(observations)
+            step = stage.envs.step(actions)
+            observations, score, steps = step.observations, score + float(step.rewards[0]), steps + 1
+            truncated = bool(step.truncated[0])
+            if step.terminated[0] or truncated:
+                break
+            write(stage.picture(actions))
+    return Episode(0, score, steps, 0.0, truncated)
+
+
+def _make_stage(config: Config, seed: int) -> _Stage:
+    if is_atari(config.env):
+        envs = make_envs(config, 1)
+        mirror = AtariMirror(config.env, sticky=config.sticky, seed=seed)
+        return _Stage(envs, mirror.picture, 15, lambda: (envs.close(), mirror.close()))
+    envs = make_rendering_envs(config)
+    return _Stage(envs, lambda _: envs.render(), envs.render_frames_per_second, envs.close)
+
+
+@contextlib.contextmanager
+def _writer(path: Path, first: np.ndarray, frames_per_second: int) -> Generator[Callable[[np.ndarray], None]]:
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise UserError("recording needs imageio-ffmpeg: pip install 'asyncrl[video]'") from None
+    factor = -(-MIN_HEIGHT // first.shape[0])
+    size = (first.shape[1] * factor, first.shape[0] * factor)
+    ffmpeg = imageio_ffmpeg.write_frames(
+        str(path), size, fps=frames_per_second, codec="libx264", quality=8, macro_block_size=2, ffmpeg_log_level="error"
+    )
+    ffmpeg.send(None)
+    try:
+        yield lambda frame: ffmpeg.send(np.ascontiguousarray(frame.repeat(factor, 0).repeat(factor, 1)))
+    finally:
+        ffmpeg.close()

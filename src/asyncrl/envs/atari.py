@@ -5,6 +5,7 @@ at the start, at most 108,000 frames (30 minutes) an episode. Sticky actions are
 """
 
 import difflib
+from typing import Any
 
 import numpy as np
 
@@ -34,18 +35,7 @@ class AtariEnvironments(Environments):
     def __init__(
         self, rom: str, num_envs: int, *, sticky: bool = False, max_episode_frames: int = MAX_EPISODE_FRAMES
     ) -> None:
-        from ale_py.vector_env import AtariVectorEnv
-
-        self._env = AtariVectorEnv(
-            rom,
-            num_envs,
-            num_threads=1,  # the worker is the unit of parallelism
-            noop_max=30,
-            reward_clipping=False,  # the learner clips; the raw score is what is logged
-            use_fire_reset=False,
-            repeat_action_probability=STICKY_PROBABILITY if sticky else 0.0,
-            max_num_frames_per_episode=max_episode_frames,
-        )
+        self._env = _make_vector(rom, num_envs, sticky, max_num_frames_per_episode=max_episode_frames)
         self.num_envs = num_envs
         self.observation_space = self._env.single_observation_space
         self.action_space = self._env.single_action_space
@@ -70,9 +60,42 @@ class AtariEnvironments(Environments):
         return Step(observations, rewards.astype(np.float32), terminated, truncated & ~terminated, lives_lost, final)
 
     def close(self) -> None:
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        self._env.close()
+
+
+class AtariMirror:
+    """A picture in colour of a one-environment game: the same ROM, seed and actions in a second emulator.
+
+    The vector environment has no `render`; equal seeds and actions keep two of them in step, sticky actions included.
+    """
+
+    def __init__(self, env_id: str, *, sticky: bool, seed: int) -> None:
+        self._env = _make_vector(rom_name(env_id), 1, sticky, grayscale=False, stack_num=1, img_height=210, img_width=160)
+        self._seed = seed
+
+    def picture(self, actions: np.ndarray | None) -> np.ndarray:
+        """Take `actions` [1], or reset where they are None, and return the frame [210, 160, 3]."""
+        observations = self._env.reset(seed=self._seed)[0] if actions is None else self._env.step(actions)[0]
+        return observations[0, 0]
+
+    def close(self) -> None:
+        """End the emulator."""
+        self._env.close()
+
+
+def _make_vector(rom: str, num_envs: int, sticky: bool, **how: Any) -> Any:
+    from ale_py.vector_env import AtariVectorEnv
+
+    return AtariVectorEnv(
+        rom,
+        num_envs,
+        num_threads=1,  # the worker is the unit of parallelism
+        noop_max=30,
+        reward_clipping=False,  # the learner clips; the raw score is what is logged
+        use_fire_reset=False,
+        repeat_action_probability=STICKY_PROBABILITY if sticky else 0.0,
+        **how,
+    )
 
 
 def rom_name(env_id: str) -> str:

@@ -1,6 +1,7 @@
 """From the name of a world to its environments."""
 
 import difflib
+import functools
 import importlib
 import re
 from collections.abc import Callable
@@ -27,6 +28,11 @@ def make_envs(config: Config, num_envs: int) -> Environments:
     return GymnasiumEnvironments(_environment_maker(config.env), num_envs)
 
 
+def make_rendering_envs(config: Config) -> GymnasiumEnvironments:
+    """Build one environment of `config.env` that can render pictures."""
+    return GymnasiumEnvironments(_environment_maker(config.env, render_mode="rgb_array"), 1)
+
+
 def is_atari(env: str) -> bool:
     """Return whether `env` names an Atari game."""
     return env.startswith("ALE/")
@@ -37,22 +43,22 @@ def is_import_path(env: str) -> bool:
     return ":" in env
 
 
-def _environment_maker(env: str) -> Callable[[], gymnasium.Env]:
+def _environment_maker(env: str, **how: str) -> Callable[[], gymnasium.Env]:
     module, _, name = env.rpartition(":")
     if module and not re.search(r"-v\d+$", name):
-        return _imported_function(module, name)
+        return functools.partial(_imported_function(module, name), **how)
     _check_registered(env)
 
     def make() -> gymnasium.Env:
         try:
-            return gymnasium.make(env)
+            return gymnasium.make(env, **how)
         except (gymnasium.error.Error, ImportError) as error:
             raise UserError(f"{env} cannot be made: {_first_line(error)}") from error
 
     return make
 
 
-def _imported_function(module: str, name: str) -> Callable[[], gymnasium.Env]:
+def _imported_function(module: str, name: str) -> Callable[..., gymnasium.Env]:
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

@@ -45,3 +45,12 @@ class GymnasiumEnvironments(Environments):
 
     def close(self) -> None:
         self._env.close()
+
+    def render(self) -> np.ndarray:
+        """Return a picture [H, W, 3] of the first environment; it must have been made with render_mode="rgb_array"."""
+        return np.asarray(self._env.envs[0].render())
+
+    @property
+    def render_frames_per_second(self) -> int:
+        """Pictures per second at which the environment looks natural."""
+        return int(self._env.envs[0].metadata.get("render_fps", 30))

@@ -1,0 +1,303 @@
+"""The command line: one verb to train, one to show, one to plot."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from asyncrl.errors import UserError
+
+if TYPE_CHECKING:
+    from asyncrl.config import Config
+    from asyncrl.run import Run
+
+USAGE = """asyncrl: asynchronous deep reinforcement learning on CPUs (Mnih et al., 2016)
+
+  asyncrl train ENV [options]        train an agent, as in: asyncrl train ALE/Pong-v5
+  asyncrl resume RUN [options]       go on with a run from its latest checkpoint
+  asyncrl eval RUN [options]         play full episodes and report their scores
+  asyncrl record RUN OUT.mp4         film an episode
+  asyncrl plot RUN [RUN ...]         draw learning curves against frames and against time
+
+asyncrl VERB --help lists the options of a verb. Numbers may be written 10M, 2.5e6, 20min, 1h30min."""
+
+Mode = Literal["sampled", "greedy"]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one verb; return 0, or 2 for a mistake of the user (told in one line), or 130 if interrupted."""
+    args = list(sys.argv[1:] if args is None else args)
+    verb, rest = (args[0], args[1:]) if args else ("--help", [])
+    try:
+        if verb in ("-h", "--help", "help"):
+            print(USAGE)
+            return 0
+        if verb == "--version":
+            return _version()
+        if verb not in VERBS:
+            raise UserError(f"there is no verb {verb!r}, only {', '.join(VERBS)}; see asyncrl --help")
+        return VERBS[verb](rest)
+    except UserError as error:
+        print(f"asyncrl: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 141  # the reader of our output has gone, as in `| head`
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _version() -> int:
+    from asyncrl import __version__
+
+    print(f"asyncrl {__version__}")
+    return 0
+
+
+def train_verb(args: Sequence[str]) -> int:
+    """Train an agent."""
+    import tyro
+
+    from asyncrl.arguments import parse, peek, split_positional
+    from asyncrl.config import PRESETS, Config
+    from asyncrl.config_file import read_config
+
+    @dataclass(frozen=True)
+    class Train:
+        """Train ENV with asynchronous actor-learners. Options not given are those of --config or --preset."""
+
+        settings: tyro.conf.OmitArgPrefixes[Config]
+        # A TOML file to start from, such as the config.toml of another run.
+        config: Path | None = None
+        # Report in JSON, one object a line.
+        json: bool = False
+
+    env, rest = split_positional(args)
+    preset, file = peek(rest, "--preset"), peek(rest, "--config")
+    if file is not None and preset is not None:
+        raise UserError("--preset and --config both say where to start from: give one of them")
+    if preset is not None and preset not in PRESETS:
+        raise UserError(f"there is no preset {preset}: {', '.join(PRESETS)} are all")
+    start = PRESETS[preset or "fast"]() if file is None else _from_file(read_config(Path(file)), env or peek(rest, "--env"))
+    if env is not None:
+        start = dataclasses.replace(start, env=env)
+    given = parse(Train, rest, "asyncrl train", Train(start))
+    if env is None and file is None and not {"--help", "-h"} & set(rest) and peek(rest, "--env") is None:
+        raise UserError("train what? Name an environment, as in: asyncrl train ALE/Pong-v5")
+    from asyncrl.run import start_run
+
+    return _report(start_run(given.settings, as_json=given.json), given.json)
+
+
+def _from_file(config: "Config", repeated: str | None) -> "Config":
+    """Return the configuration of a file; its run directory belongs to another run, and its import path needs trust."""
+    from asyncrl.trust import require_repeated
+
+    if repeated is None:
+        require_repeated(config.env, None)
+    return dataclasses.replace(config, run_dir=None)
+
+
+def resume_verb(args: Sequence[str]) -> int:
+    """Go on with a run."""
+    from asyncrl.arguments import parse
+
+    run, rest = _run_argument(args, "resume")
+    given = parse(ResumeArguments, rest, "asyncrl resume", ResumeArguments())
+    from asyncrl.run import resume_run
+
+    changes = {
+        name: value for name, value in vars(given).items() if value is not None and name not in ("json", "env")
+    }
+    return _report(resume_run(run, given.env, changes, as_json=given.json), given.json)
+
+
+@dataclass(frozen=True)
+class ResumeArguments:
+    """Go on with RUN from its latest checkpoint, with counters, schedules and optimiser statistics."""
+
+    # A later end, in frames of the whole run; schedules stretch to it.
+    frames: int | None = None
+    # A later end, in seconds of the whole run.
+    max_time: float | None = None
+    # Stop once an evaluation reaches this mean score.
+    stop_at_score: float | None = None
+    # Another number of actor-learner processes.
+    workers: int | None = None
+    # Seconds between evaluations.
+    eval_every: float | None = None
+    # Repeats the run's environment, if that is an import path.
+    env: str | None = None
+    # Report in JSON, one object a line.
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class EvalArguments:
+    """Play full episodes with a trained agent and report raw scores."""
+
+    # How many.
+    episodes: int = 30
+    # Take the likeliest action instead of drawing from the policy (Q methods: epsilon 0.01).
+    greedy: bool = False
+    # Draw actions from the policy; the default.
+    sampled: bool = False
+    # Atari: sticky actions, whatever the run was trained with.
+    sticky: bool = False
+    # The checkpoint to play.
+    checkpoint: Literal["latest", "best"] = "latest"
+    # Of environments and draws.
+    seed: int = 0
+    # Repeats the run's environment, if that is an import path.
+    env: str | None = None
+    # Report in JSON.
+    json: bool = False
+
+    @property
+    def mode(self) -> Mode:
+        """How actions are chosen."""
+        if self.greedy and self.sampled:
+            raise UserError("--greedy and --sampled exclude each other")
+        return "greedy" if self.greedy else "sampled"
+
+
+def eval_verb(args: Sequence[str]) -> int:
+    """Play full episodes."""
+    from asyncrl.arguments import parse
+
+    run, rest = _run_argument(args, "eval")
+    given = parse(EvalArguments, rest, "asyncrl eval", EvalArguments())
+    if given.episodes < 1:
+        raise UserError(f"--episodes is {given.episodes}: it must be at least 1")
+    mode = given.mode
+    from asyncrl.agent import load
+
+    agent = load(run, given.checkpoint, env=given.env)
+    sticky = True if given.sticky else None
+    scores = [e.score for e in agent.evaluate(given.episodes, mode=mode, seed=given.seed, sticky=sticky)]
+    row = {
+        "env": agent.config.env,
+        "frames": agent.checkpoint.state["frames"],
+        "mode": mode,
+        "sticky": given.sticky or agent.config.sticky,
+        "episodes": len(scores),
+        "mean": fmean(scores),
+        "deviation": pstdev(scores),
+        "min": min(scores),
+        "max": max(scores),
+        "scores": scores,
+    }
+    if given.json:
+        print(json.dumps(row))
+    else:
+        print(
+            f"{row['env']} after {row['frames']:,} frames, {mode}{', sticky' if row['sticky'] else ''}: "
+            f"{row['mean']:.2f} +- {row['deviation']:.2f} over {len(scores)} episodes "
+            f"({row['min']:g} to {row['max']:g})"
+        )
+    return 0
+
+
+@dataclass(frozen=True)
+class RecordArguments:
+    """Film one episode of a trained agent."""
+
+    # Take the likeliest action instead of drawing from the policy.
+    greedy: bool = False
+    # The checkpoint to play.
+    checkpoint: Literal["latest", "best"] = "latest"
+    # Of environment and draws.
+    seed: int = 0
+    # Repeats the run's environment, if that is an import path.
+    env: str | None = None
+    # Report in JSON.
+    json: bool = False
+
+
+def record_verb(args: Sequence[str]) -> int:
+    """Film an episode."""
+    from asyncrl.arguments import parse, split_positional
+
+    run, rest = _run_argument(args, "record")
+    out, rest = split_positional(rest)
+    given = parse(RecordArguments, rest, "asyncrl record", RecordArguments())
+    if out is None:
+        raise UserError("record to where? Name a video, as in: asyncrl record RUN out.mp4")
+    from asyncrl.agent import load
+    from asyncrl.video import record
+
+    agent = load(run, given.checkpoint, env=given.env)
+    episode = record(agent, Path(out), mode="greedy" if given.greedy else "sampled", seed=given.seed)
+    if given.json:
+        print(json.dumps({"video": out, "score": episode.score, "steps": episode.steps}))
+    else:
+        print(f"{out}: score {episode.score:g} in {episode.steps:,} steps")
+    return 0
+
+
+@dataclass(frozen=True)
+class PlotArguments:
+    """Draw learning curves of one or more runs, against frames and against time."""
+
+    # The picture to write.
+    out: Annotated[Path, "png"] = Path("curves.png")
+    # Report in JSON.
+    json: bool = False
+
+
+def plot_verb(args: Sequence[str]) -> int:
+    """Draw learning curves."""
+    from asyncrl.arguments import parse, split_positional
+
+    runs: list[Path] = []
+    run, rest = split_positional(args)
+    while run is not None:
+        runs.append(Path(run))
+        run, rest = split_positional(rest)
+    given = parse(PlotArguments, rest, "asyncrl plot", PlotArguments())
+    if not runs:
+        raise UserError("plot what? Name one run or more, as in: asyncrl plot runs/ALE-Pong-v5/*")
+    from asyncrl.plots import plot_runs
+
+    plot_runs(runs, given.out)
+    print(json.dumps({"picture": str(given.out)}) if given.json else f"{given.out}: {len(runs)} run(s)")
+    return 0
+
+
+def _run_argument(args: Sequence[str], verb: str) -> tuple[Path, list[str]]:
+    from asyncrl.arguments import split_positional
+
+    run, rest = split_positional(args)
+    if run is None and not {"--help", "-h"} & set(rest):
+        raise UserError(f"{verb} what? Name a run, as in: asyncrl {verb} runs/ALE-Pong-v5/...")
+    return Path(run or ""), rest
+
+
+def _report(run: "Run", as_json: bool) -> int:
+    assert run.outcome is not None
+    outcome, progress = run.outcome, run.outcome.progress
+    row: dict[str, Any] = {"event": "end", "reason": outcome.reason, "run": str(run.path), **progress.as_row()}
+    if as_json:
+        print(json.dumps(row))
+        return 0
+    from asyncrl.quantities import format_duration
+
+    ends = {"frames": "done", "time": "time is up", "score": "the score is reached", "interrupted": "interrupted"}
+    print(
+        f"{ends[outcome.reason]} after {progress.frames:,} frames, {format_duration(progress.seconds)}\n"
+        f"  asyncrl eval {run.path}\n  asyncrl record {run.path} out.mp4\n  asyncrl resume {run.path}"
+    )
+    return 0
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train_verb,
+    "resume": resume_verb,
+    "eval": eval_verb,
+    "record": record_verb,
+    "plot": plot_verb,
+}

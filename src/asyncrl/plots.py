@@ -1,0 +1,70 @@
+"""Pictures of runs: learning curves against frames and against time."""
+
+from pathlib import Path
+
+import numpy as np
+
+from asyncrl.config_file import read_config
+from asyncrl.errors import UserError
+from asyncrl.metrics import RECENT_EPISODES, read_json_lines
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
+
+
+def plot_runs(runs: list[Path], out: Path) -> None:
+    """Draw the mean score of the last 100 training episodes, and evaluations as dots, of each run into `out`.
+
+    Raises:
+        UserError: if a run has no episodes yet or `out` cannot be written.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    for run, colour in zip(runs, _COLOURS * (1 + len(runs) // len(_COLOURS)), strict=False):
+        label = _label(run)
+        curve, dots = _curve(run), _evaluations(run)
+        for axis, column, scale in ((axes[0], "frames", 1e6), (axes[1], "seconds", 60.0)):
+            axis.plot(curve[column] / scale, curve["score"], color=colour, label=label, linewidth=1.6)
+            if len(dots["score"]):
+                axis.plot(dots[column] / scale, dots["score"], "o", color=colour, markersize=5, markeredgecolor="white")
+    axes[0].set(xlabel="environment frames (millions)", ylabel=f"score (mean of {RECENT_EPISODES} episodes)")
+    axes[1].set(xlabel="wall-clock minutes")
+    for axis in axes:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize=8)
+    try:
+        figure.savefig(out, dpi=140)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {out}: {error}") from None
+    finally:
+        pyplot.close(figure)
+
+
+def _label(run: Path) -> str:
+    config = read_config(run / "config.toml")
+    return f"{config.env} {config.algo}-{config.core} {config.preset}, seed {config.seed}"
+
+
+def _curve(run: Path) -> dict[str, np.ndarray]:
+    episodes = read_json_lines(run / "episodes.jsonl")
+    if not episodes:
+        raise UserError(f"{run} has no finished episodes to plot")
+    scores = np.array([row["score"] for row in episodes])
+    sums = np.cumsum(np.insert(scores, 0, 0.0))
+    window = np.minimum(np.arange(1, len(scores) + 1), RECENT_EPISODES)
+    ends = np.arange(1, len(scores) + 1)
+    return {
+        "frames": np.array([row["at_frames"] for row in episodes]),
+        "seconds": np.array([row["at_seconds"] for row in episodes]),
+        "score": (sums[ends] - sums[ends - window]) / window,
+    }
+
+
+def _evaluations(run: Path) -> dict[str, np.ndarray]:
+    rows = [row for row in read_json_lines(run / "metrics.jsonl") if "evaluated_episodes" in row]
+    columns = {"frames": "frames", "seconds": "seconds", "score": "evaluated_score"}
+    return {name: np.array([row[column] for row in rows]) for name, column in columns.items()}
