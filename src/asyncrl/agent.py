@@ -75,4 +75,3 @@ def load(path: str | Path, checkpoint: str = "latest", *, env: str | None = None
     found = load_checkpoint(find_checkpoint(Path(path), checkpoint))
     config = read_config(found.path.parent.parent / "config.toml")
     return Agent(config, restore_network(config, found), found, env)
-

@@ -1,9 +1,9 @@
 """Safe files of a run: tensors as safetensors, the rest as JSON and TOML. Nothing here can run code on loading.
 
 A checkpoint is a folder `checkpoints/<frames>/` with `parameters.safetensors` (named tensors of the network),
-`optimizer.safetensors` (flat statistics and target) and `state.json` (counters, spaces, SHA-256 of the other two). It is
-written aside, synced and renamed, so that a folder with that name is whole. Workers go on while it is written: it is
-live, torn between updates as everything else under Hogwild.
+`optimizer.safetensors` (flat statistics and target) and `state.json` (counters, spaces, SHA-256 of the other two). It
+is written aside, synced and renamed, so that a folder with that name is whole. Workers go on while it is written: it
+is live, torn between updates as everything else under Hogwild.
 """
 
 import hashlib

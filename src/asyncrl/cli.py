@@ -82,7 +82,9 @@ def train_verb(args: Sequence[str]) -> int:
         raise UserError("--preset and --config both say where to start from: give one of them")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"there is no preset {preset}: {', '.join(PRESETS)} are all")
-    start = PRESETS[preset or "fast"]() if file is None else _from_file(read_config(Path(file)), env or peek(rest, "--env"))
+    start = (
+        PRESETS[preset or "fast"]() if file is None else _from_file(read_config(Path(file)), env or peek(rest, "--env"))
+    )
     if env is not None:
         start = dataclasses.replace(start, env=env)
     given = parse(Train, rest, "asyncrl train", Train(start))
@@ -110,9 +112,7 @@ def resume_verb(args: Sequence[str]) -> int:
     given = parse(ResumeArguments, rest, "asyncrl resume", ResumeArguments())
     from asyncrl.run import resume_run
 
-    changes = {
-        name: value for name, value in vars(given).items() if value is not None and name not in ("json", "env")
-    }
+    changes = {name: value for name, value in vars(given).items() if value is not None and name not in ("json", "env")}
     return _report(resume_run(run, given.env, changes, as_json=given.json), given.json)
 
 

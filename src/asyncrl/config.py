@@ -33,7 +33,7 @@ class Config:
     algo: Algo = "a3c"
     # ff, or lstm: recurrent cells after the last hidden layer (section 5.1).
     core: Core = "ff"
-    # Where the settings below started from: fast (least wall-clock time), paper (16 workers, section 5.1 and supplement 8), paper57 (the 57-game recipe).
+    # Where the settings start from: fast (least wall-clock time), paper (supplement 8) or paper57 (section 5.1).
     preset: PresetName = "fast"
     # Seed of everything random. Several workers race, so equal seeds give equal runs only with one worker.
     seed: int = 0
@@ -51,7 +51,7 @@ class Config:
 
     # Atari: repeat the previous action with probability 0.25 (the paper has no sticky actions).
     sticky: bool = False
-    # Treat a lost life as the end of an episode for the learner only, where the game tells lives. Paper: not stated; its authors' code does.
+    # Let returns end where a life is lost; the game goes on. Paper: not stated; the authors' Atari code does.
     life_loss_ends: bool = True
     # Clip rewards to [-1, 1] in the learner (scores stay raw): auto means on Atari only.
     clip_rewards: Literal["auto", "on", "off"] = "auto"
@@ -75,7 +75,7 @@ class Config:
     network: NetworkName = "auto"
     # Initial weights: torch (uniform +-1/sqrt(fan-in), as the authors' Torch) or orthogonal.
     initialization: Initialization = "torch"
-    # Subtract from the inputs their mean in random play and divide by their deviation, measured before training (not in the paper).
+    # Centre and scale the inputs by their mean and deviation in random play, measured once (not in the paper).
     standardize_inputs: bool = False
     # Cells of the LSTM core (section 5.1: 256).
     lstm_size: int = 256
@@ -118,9 +118,10 @@ class Config:
     def initial_learning_rate(self) -> float:
         """Learning rate at frame 0 with this number of environments per worker."""
         batch = self.envs_per_worker
-        return self.learning_rate * {"none": 1.0, "sqrt": math.sqrt(batch), "linear": float(batch)}[
-            self.learning_rate_scaling
-        ]
+        return (
+            self.learning_rate
+            * {"none": 1.0, "sqrt": math.sqrt(batch), "linear": float(batch)}[self.learning_rate_scaling]
+        )
 
     @property
     def is_recurrent(self) -> bool:
@@ -221,9 +222,7 @@ def paper_preset() -> Config:
 
 def paper57_preset() -> Config:
     """Return the 57-game recipe (section 5.1): 2015 network, t_max 20 and clip 40 (authors' e-mail)."""
-    return dataclasses.replace(
-        paper_preset(), preset="paper57", network="conv2015", t_max=20, max_grad_norm=40.0
-    )
+    return dataclasses.replace(paper_preset(), preset="paper57", network="conv2015", t_max=20, max_grad_norm=40.0)
 
 
 PRESETS: dict[PresetName, Callable[[], Config]] = {

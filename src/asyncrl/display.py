@@ -112,7 +112,9 @@ def make_display(config: Config, run_dir: Path, *, as_json: bool) -> Display:
     if as_json:
         return JsonDisplay(config)
     console = Console()
-    return LiveDisplay(config, run_dir, console) if console.is_terminal and sys.stdout.isatty() else PlainDisplay(config)
+    return (
+        LiveDisplay(config, run_dir, console) if console.is_terminal and sys.stdout.isatty() else PlainDisplay(config)
+    )
 
 
 def plain_line(config: Config, progress: Progress) -> str:

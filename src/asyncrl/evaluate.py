@@ -59,7 +59,9 @@ class Player:
         return epsilon_greedy(outputs[0], self.epsilons, self.generator)
 
 
-def evaluate(config: Config, network: Network, *, episodes: int, mode: Mode = "sampled", seed: int = 0) -> list[Episode]:
+def evaluate(
+    config: Config, network: Network, *, episodes: int, mode: Mode = "sampled", seed: int = 0
+) -> list[Episode]:
     """Play `episodes` full episodes and return them.
 
     Each of several environments plays its share, fixed beforehand: taking the first to finish would favour short ones.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def sum_over_time(losses: Tensor) -> Tensor:
-    """Return the sum over T divided by B of `losses` [T, B]: the paper accumulates gradients, it does not average them."""
+    """Return the sum over T divided by B of `losses` [T, B]: the paper accumulates, it does not average."""
     return losses.sum() / losses.shape[1]
 
 

@@ -233,6 +233,7 @@ def initialize_orthogonal_(network: Network) -> None:
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.orthogonal_(module.weight, gains.get(name, math.sqrt(2)))
+            assert module.bias is not None
             nn.init.zeros_(module.bias)
 
 

@@ -30,7 +30,7 @@ def rmsprop_step_(
 def momentum_sgd_step_(
     theta: Tensor, gradient: Tensor, momentum: Tensor, *, learning_rate: float, decay: float
 ) -> None:
-    """Take one momentum step: m = decay m + (1 - decay) d; theta -= learning_rate m (supplement 7, one m per worker)."""
+    """Take one momentum step: m = decay m + (1 - decay) d; theta -= learning_rate m (supplement 7)."""
     momentum.mul_(decay).add_(gradient, alpha=1 - decay)
     theta.add_(momentum, alpha=-learning_rate)
 

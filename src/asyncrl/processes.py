@@ -14,7 +14,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -37,15 +37,16 @@ _ENVIRONMENT = {
 }
 
 
-class Report(NamedTuple):
+@dataclass(frozen=True)
+class Report:
     """What a worker tells every half second, and at once when it fails."""
 
     worker: int
     updates: int = 0
-    stats: dict[str, float] = {}  # means over those updates
-    staleness: dict[int, int] = {}  # how many updates had how much
-    episodes: list[Episode] = []
-    error: str | None = None
+    stats: dict[str, float] = field(default_factory=dict)  # means over those updates
+    staleness: dict[int, int] = field(default_factory=dict)  # how many updates had how much
+    episodes: list[Episode] = field(default_factory=list)
+    error: str | None = None  # a traceback
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """Returns and targets of the paper's four methods, as pure functions of time-leading tensors.
 
 Letters: T time within a rollout, B environments of one worker (B = 1 is the paper). `discounts[t]` is gamma, or 0 where
-the episode ended at step t. `cuts[t]` is what stands for the rest of an episode that was *truncated* at step t, already
-discounted (gamma V(final observation)), and 0 elsewhere; there `discounts[t]` is 0, so nothing leaks in from the episode
-that follows. Callers detach.
+the episode ended at step t. `cuts[t]` stands for the rest of an episode that was *truncated* at step t, already
+discounted (gamma V(final observation)), and is 0 elsewhere; there `discounts[t]` is 0, so nothing leaks in from the
+episode that follows. Callers detach.
 """
 
 import torch
@@ -54,9 +54,7 @@ def lambda_returns(
         [T, B].
     """
     next_values = torch.cat([values[1:], bootstrap_value[None]])
-    return n_step_returns(
-        rewards + (1 - lambda_) * discounts * next_values, lambda_ * discounts, cuts, bootstrap_value
-    )
+    return n_step_returns(rewards + (1 - lambda_) * discounts * next_values, lambda_ * discounts, cuts, bootstrap_value)
 
 
 def one_step_targets(rewards: Tensor, discounts: Tensor, cuts: Tensor, next_values: Tensor) -> Tensor:

@@ -75,7 +75,9 @@ class Buffers:
         self.resets = np.empty((t_max, batch), bool)
 
 
-def start_worker_state(config: Config, envs: Environments, core_state: CoreState, seed: np.random.SeedSequence) -> WorkerState:
+def start_worker_state(
+    config: Config, envs: Environments, core_state: CoreState, seed: np.random.SeedSequence
+) -> WorkerState:
     """Reset `envs` and return the state of a worker that has done nothing yet."""
     env_seed, torch_seed = (int(s) for s in seed.generate_state(2) >> 1)
     observations = envs.reset(seed=env_seed)

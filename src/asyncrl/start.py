@@ -57,13 +57,13 @@ def measure_inputs(envs: Environments, seed: int) -> InputStatistics:
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1_000_000,)))
     envs.action_space.seed(int(generator.integers(2**31)))
     envs.reset(seed=int(generator.integers(2**31)))
-    total, squares, count = np.zeros(envs.observation_space.shape), 0.0, 0
+    total, squares, count = 0.0, 0.0, 0
     for _ in range(RANDOM_STEPS):
         actions = np.stack([envs.action_space.sample() for _ in range(envs.num_envs)])
         observations = envs.step(actions).observations.astype(np.float64)
-        total += observations.sum(0)
+        total = total + observations.sum(0)
         squares += float(np.square(observations).sum())
         count += envs.num_envs
-    mean = total / count
+    mean = np.asarray(total / count)
     variance = squares / (count * mean.size) - mean.mean() ** 2
     return InputStatistics(mean.astype(np.float32), np.array(np.sqrt(variance) + 1e-8, np.float32))

@@ -197,9 +197,8 @@ class Trainer:
 
     def _is_best(self) -> bool:
         """Whether the mean of the last 100 training episodes beats that of the best checkpoint."""
-        return len(self.gatherer.recent) == RECENT_EPISODES and (
-            self._best_saved is None or self.gatherer.mean_score > self._best_saved
-        )
+        mean = self.gatherer.latest_mean(RECENT_EPISODES)
+        return mean is not None and (self._best_saved is None or mean > self._best_saved)
 
     def _state(self, frames: int) -> dict:
         return {

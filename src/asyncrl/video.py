@@ -10,7 +10,7 @@ import numpy as np
 from asyncrl.agent import Agent
 from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
-from asyncrl.envs.atari import AtariMirror
+from asyncrl.envs.atari import FRAMES_PER_STEP, AtariMirror
 from asyncrl.envs.make import is_atari, make_rendering_envs
 from asyncrl.errors import UserError
 from asyncrl.evaluate import Mode, Player
@@ -55,6 +55,7 @@ def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, m
         aside.replace(path)
         return episode
     finally:
+        stage.envs.close()
         stage.close()
         aside.unlink(missing_ok=True)
 
@@ -80,7 +81,7 @@ def _make_stage(config: Config, seed: int) -> _Stage:
     if is_atari(config.env):
         envs = make_envs(config, 1)
         mirror = AtariMirror(config.env, sticky=config.sticky, seed=seed)
-        return _Stage(envs, mirror.picture, 15, lambda: (envs.close(), mirror.close()))
+        return _Stage(envs, mirror.picture, 60 // FRAMES_PER_STEP, mirror.close)
     envs = make_rendering_envs(config)
     return _Stage(envs, lambda _: envs.render(), envs.render_frames_per_second, envs.close)
 

@@ -70,7 +70,9 @@ class AtariMirror:
     """
 
     def __init__(self, env_id: str, *, sticky: bool, seed: int) -> None:
-        self._env = _make_vector(rom_name(env_id), 1, sticky, grayscale=False, stack_num=1, img_height=210, img_width=160)
+        self._env = _make_vector(
+            rom_name(env_id), 1, sticky, grayscale=False, stack_num=1, img_height=210, img_width=160
+        )
         self._seed = seed
 
     def picture(self, actions: np.ndarray | None) -> np.ndarray:

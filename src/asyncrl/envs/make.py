@@ -5,6 +5,7 @@ import functools
 import importlib
 import re
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 
@@ -43,7 +44,7 @@ def is_import_path(env: str) -> bool:
     return ":" in env
 
 
-def _environment_maker(env: str, **how: str) -> Callable[[], gymnasium.Env]:
+def _environment_maker(env: str, **how: Any) -> Callable[[], gymnasium.Env]:
     module, _, name = env.rpartition(":")
     if module and not re.search(r"-v\d+$", name):
         return functools.partial(_imported_function(module, name), **how)

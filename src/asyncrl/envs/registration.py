@@ -1,4 +1,4 @@
-"""Registers our worlds with Gymnasium; its entry point calls this on `import gymnasium`, so nothing heavy is imported."""
+"""Registers our worlds with Gymnasium; `import gymnasium` calls this through an entry point, so it imports nothing."""
 
 
 def register_envs() -> None:
