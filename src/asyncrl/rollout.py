@@ -59,7 +59,7 @@ class WorkerState:
     scores: np.ndarray  # [B] raw score of the running episodes
     steps: np.ndarray  # [B] their lengths
     started: np.ndarray  # [B] when they began, seconds
-    next_actions: Tensor | None = None
+    chosen: tuple[Tensor, CoreState] | None = None  # actions kept for `observations`, and the core's state after them
     finished: list[Episode] = field(default_factory=list)
 
 
@@ -110,7 +110,7 @@ def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Eva
     for t in range(config.t_max):
         buffers.observations[t] = worker.observations
         buffers.resets[t] = worker.resets
-        action = _next_action(worker, act)
+        action, worker.core_state = _choose(worker, act)
         actions.append(action)
         step = worker.envs.step(action.numpy())
         _record(config, worker, step, evaluate, t)
@@ -119,7 +119,7 @@ def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Eva
     steps = len(actions)
     buffers.observations[steps] = worker.observations
     if keeps_action:
-        worker.next_actions = _next_action(worker, act)
+        worker.chosen = _choose(worker, act)
     return Rollout(
         observations=torch.from_numpy(buffers.observations[: steps + 1]),
         actions=torch.stack(actions),
@@ -128,18 +128,17 @@ def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Eva
         cuts=torch.from_numpy(buffers.cuts[:steps]),
         resets=torch.from_numpy(buffers.resets[:steps]),
         core_state=first_state,
-        next_actions=worker.next_actions,
+        next_actions=worker.chosen[0] if worker.chosen else None,
     )
 
 
-def _next_action(worker: WorkerState, act: Act) -> Tensor:
-    if worker.next_actions is not None:
-        action, worker.next_actions = worker.next_actions, None
-        return action
+def _choose(worker: WorkerState, act: Act) -> tuple[Tensor, CoreState]:
+    if worker.chosen is not None:
+        chosen, worker.chosen = worker.chosen, None
+        return chosen
     observations, resets = torch.from_numpy(worker.observations), torch.from_numpy(worker.resets)
     with torch.no_grad():
-        action, worker.core_state = act(observations, resets, worker.core_state)
-    return action
+        return act(observations, resets, worker.core_state)
 
 
 def _record(config: Config, worker: WorkerState, step: Step, evaluate: Evaluate, t: int) -> None:
