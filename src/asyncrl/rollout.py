@@ -113,8 +113,8 @@ def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Eva
         action, worker.core_state = _choose(worker, act)
         actions.append(action)
         step = worker.envs.step(action.numpy())
-        _record(config, worker, step, evaluate, t)
-        if worker.envs.num_envs == 1 and buffers.discounts[t, 0] == 0:
+        stops = _record(config, worker, step, evaluate, t)
+        if worker.envs.num_envs == 1 and stops[0]:
             break
     steps = len(actions)
     buffers.observations[steps] = worker.observations
@@ -141,7 +141,7 @@ def _choose(worker: WorkerState, act: Act) -> tuple[Tensor, CoreState]:
         return act(observations, resets, worker.core_state)
 
 
-def _record(config: Config, worker: WorkerState, step: Step, evaluate: Evaluate, t: int) -> None:
+def _record(config: Config, worker: WorkerState, step: Step, evaluate: Evaluate, t: int) -> np.ndarray:
     buffers = worker.buffers
     clips = config.clip_rewards == "on" or (config.clip_rewards == "auto" and worker.envs.rewards_are_scores)
     buffers.rewards[t] = np.clip(step.rewards, -1, 1) if clips else step.rewards
@@ -157,6 +157,7 @@ def _record(config: Config, worker: WorkerState, step: Step, evaluate: Evaluate,
         buffers.cuts[t] = np.where(step.truncated, config.gamma * values, 0.0)
     worker.observations, worker.resets = step.observations, ended
     _count(worker, step, ended)
+    return stops
 
 
 def _count(worker: WorkerState, step: Step, ended: np.ndarray) -> None:
