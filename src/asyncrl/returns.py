@@ -13,7 +13,7 @@ from torch import Tensor
 def n_step_returns(rewards: Tensor, discounts: Tensor, cuts: Tensor, bootstrap_value: Tensor) -> Tensor:
     """Return the n-step returns of a rollout: the longest that fit, from T steps down to one.
 
-    R_t = r_t + cut_t + discount_t R_{t+1} with R_T = bootstrap_value (the paper's Algorithms S2 and S3, `R = r_i + gamma R`).
+    R_t = r_t + cut_t + discount_t R_{t+1} with R_T = bootstrap_value (Algorithms S2 and S3: R = r_i + gamma R).
 
     Args:
         rewards: [T, B].

@@ -12,6 +12,7 @@ import gymnasium
 from asyncrl.config import Config
 from asyncrl.envs.atari import AtariEnvironments, rom_name
 from asyncrl.envs.base import Environments
+from asyncrl.envs.registration import register_envs
 from asyncrl.envs.vector import GymnasiumEnvironments
 from asyncrl.errors import UserError
 
@@ -68,6 +69,8 @@ def _imported_function(module: str, name: str) -> Callable[..., gymnasium.Env]:
 
 
 def _check_registered(env: str) -> None:
+    if env.startswith("asyncrl/"):
+        register_envs()  # also where the package is used without being installed
     if ":" in env:  # Gymnasium imports the module part itself
         return
     if gymnasium.registry.get(env) is None:

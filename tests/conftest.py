@@ -1,0 +1,5 @@
+"""What all tests share."""
+
+from asyncrl.envs.registration import register_envs
+
+register_envs()
