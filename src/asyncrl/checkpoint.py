@@ -157,7 +157,7 @@ def restore_store(store: ParameterStore, checkpoint: Checkpoint) -> None:
     for owner in range(store.spec.owners):  # another number of workers: they take over each other's in turn
         store.statistics[owner].copy_(saved[owner % len(saved)])
         store.ages[owner] = ages[owner % len(ages)]
-    store.counters[-1] = np.array(checkpoint.state["counters"]).sum(0)
+    store.resume_counters(np.array(checkpoint.state["counters"]).sum(0))
 
 
 def encode_space(space: spaces.Space) -> dict[str, Any]:

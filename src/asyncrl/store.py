@@ -129,6 +129,11 @@ class ParameterStore:
         """Return the sum over workers of `counter`, runs before a resume included."""
         return int(self.counters[:, counter].sum())
 
+    def resume_counters(self, base: np.ndarray) -> None:
+        """Go on from the totals [Counter] of a run before this one, and from its last copy to the target."""
+        self.counters[-1, : len(base)] = base
+        self._flags[1] = self._target_epoch()
+
     def beat(self, worker: int) -> None:
         """Record that `worker` is alive."""
         self.heartbeats[worker, 0] = time.monotonic()
@@ -195,10 +200,13 @@ class ParameterStore:
     def _copy_target_at_crossing(self) -> None:
         # Paper: `T mod I_target == 0` can be stepped over, as T grows by whole rollouts of all workers: test for a
         # crossing. Two workers may both see it; the second copy does no harm.
-        epoch = self.total(Counter.FRAMES) // self.config.target_frames
+        epoch = self._target_epoch()
         if epoch > self._flags[1]:
             self._flags[1] = epoch
             self.target.copy_(self.theta)
+
+    def _target_epoch(self) -> int:
+        return self.total(Counter.FRAMES) // self.config.target_frames
 
 
 def _num_bytes(shape: tuple[int, ...], dtype: type) -> int:
