@@ -12,9 +12,11 @@ from asyncrl.networks import InputStatistics
 from asyncrl.processes import Report, last_line, run_worker, start_process
 from asyncrl.store import Counter, ParameterStore
 
-MAX_RESTARTS = 5
+MAX_RESTARTS = 5  # in a row
+HEALTHY_SECONDS = 600.0  # of work, after which failures before are forgiven: a run may last for days
 HANG_SECONDS = 120.0  # without an update, environments being built included
 STOP_SECONDS = 3.0  # that a worker has to finish its update before it is killed
+STALL_SECONDS = 10.0  # between two polls: this process itself was stopped (Ctrl-Z), and the workers with it
 
 
 @dataclass
@@ -24,7 +26,9 @@ class _Slot:
     process: BaseProcess | None = None
     pipe: Connection | None = None
     restarts: int = 0
-    start_at: float = 0.0  # monotonic seconds; when a dead worker may start again
+    failures: int = 0  # in a row
+    error: str | None = None  # the last line of the traceback it ended with
+    start_at: float = 0.0  # monotonic seconds; when it started, or when a dead one may start again
     finished: bool = False
 
 
@@ -48,6 +52,7 @@ class WorkerPool:
         self.generation: int = generation
         self.announce = announce
         self.slots = [_Slot() for _ in range(config.workers)]
+        self._polled = time.monotonic()
 
     def start(self) -> None:
         """Start all workers."""
@@ -58,33 +63,33 @@ class WorkerPool:
         """Wait up to `timeout` seconds for reports; restart workers that died or hang.
 
         Raises:
-            UserError: if a worker has failed too often.
+            UserError: if a worker has failed too often, or for a reason that only the user can mend.
         """
-        waits = [s.pipe for s in self.slots if s.pipe is not None]
-        ready = wait(waits, timeout) if waits else (time.sleep(timeout) or [])
-        reports = []
+        if time.monotonic() - self._polled > STALL_SECONDS:
+            for worker in range(len(self.slots)):
+                self.store.beat(worker)
+        # Who had ended before the reading has been read to his last word.
+        ended = [slot.process is not None and not slot.process.is_alive() for slot in self.slots]
+        reports = self._receive(timeout)
+        for report in reports:
+            if report.mistake is not None:
+                raise UserError(report.mistake)
         for worker, slot in enumerate(self.slots):
-            if slot.pipe in ready:
-                reports += self._receive(worker, slot)
-            self._supervise(worker, slot)
+            self._supervise(worker, slot, ended[worker])
+        self._polled = time.monotonic()
         return reports
 
-    def drain(self) -> list[Report]:
-        """Return what workers said before they stopped, and close their pipes."""
-        reports = []
-        for worker, slot in enumerate(self.slots):
-            if slot.pipe is not None:
-                reports += self._receive(worker, slot)
-        return reports
-
-    def stop(self) -> None:
-        """End all workers: ask, then kill those that have not ended in time."""
+    def stop(self) -> list[Report]:
+        """End all workers: ask, then kill those that have not ended in time; return what they still had to say."""
         self.store.stop()
         deadline = time.monotonic() + STOP_SECONDS
-        for slot in self.slots:
-            if slot.process is not None:
-                slot.process.join(max(0.0, deadline - time.monotonic()))
-                _kill(slot.process)
+        processes = [slot.process for slot in self.slots if slot.process is not None]
+        reports = []
+        while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
+            reports += self._receive(timeout=0.05)  # a full pipe would keep its worker from ending
+        for process in processes:
+            _kill(process)
+        return reports + self._receive(timeout=0)
 
     def state(self, worker: int) -> str:
         """Return what a worker is doing, in one word."""
@@ -102,12 +107,18 @@ class WorkerPool:
     def _start(self, worker: int) -> None:
         slot = self.slots[worker]
         slot.pipe, theirs = self.context.Pipe(duplex=False)
+        slot.start_at = time.monotonic()
         self.store.beat(worker)
         args = (self.config, self.store, self.statistics, worker, self.generation, theirs)
         slot.process = start_process(self.context, run_worker, args, f"asyncrl-worker-{worker}")
         theirs.close()  # so that its end shows here as the end of the file
 
-    def _receive(self, worker: int, slot: _Slot) -> list[Report]:
+    def _receive(self, timeout: float) -> list[Report]:
+        """Wait up to `timeout` seconds for something to read; return all there is."""
+        slots = {slot.pipe: slot for slot in self.slots if slot.pipe is not None}
+        return [report for pipe in wait(list(slots), timeout) for report in self._read(slots[pipe])]
+
+    def _read(self, slot: _Slot) -> list[Report]:
         reports = []
         assert slot.pipe is not None
         try:
@@ -115,45 +126,44 @@ class WorkerPool:
                 report = slot.pipe.recv()
                 if report.error is not None:
                     self.announce(report.error)
-                    self._fail_if_hopeless(slot, last_line(report.error))
+                    slot.error = last_line(report.error)
                 reports.append(report)
         except (EOFError, OSError):
             slot.pipe.close()
             slot.pipe = None
         return reports
 
-    def _supervise(self, worker: int, slot: _Slot) -> None:
+    def _supervise(self, worker: int, slot: _Slot, ended: bool) -> None:
         if slot.finished or self.store.stopped:
             return
         if slot.process is None:
             if time.monotonic() >= slot.start_at:
                 self._start(worker)
             return
-        if slot.process.is_alive():
-            if time.monotonic() - self.store.heartbeats[worker, 0] > HANG_SECONDS:
-                self._replace(worker, slot, f"made no update for {HANG_SECONDS:.0f} s")
-        elif slot.process.exitcode == 0:
+        if ended and slot.process.exitcode == 0 and self.store.total(Counter.FRAMES) >= self.config.frames:
             slot.finished = True
-        else:
+        elif ended:
             self._replace(worker, slot, f"ended with exit code {slot.process.exitcode}")
+        elif time.monotonic() - self.store.heartbeats[worker, 0] > HANG_SECONDS:
+            self._replace(worker, slot, f"made no update for {HANG_SECONDS:.0f} s")
 
     def _replace(self, worker: int, slot: _Slot, what: str) -> None:
         assert slot.process is not None
         _kill(slot.process)
-        self._fail_if_hopeless(slot, f"worker {worker} {what}")
+        if time.monotonic() - slot.start_at > HEALTHY_SECONDS:
+            slot.failures = 0
+        slot.failures += 1
+        if slot.failures > MAX_RESTARTS:
+            raise UserError(f"worker {worker} failed {slot.failures} times in a row, at last: {slot.error or what}")
         if slot.pipe is not None:
             slot.pipe.close()
             slot.pipe = None
-        slot.process = None
+        slot.process = slot.error = None
         slot.restarts += 1
         self.generation += 1
-        delay = 0.5 * 2**slot.restarts
+        delay = 0.5 * 2**slot.failures
         slot.start_at = time.monotonic() + delay
-        self.announce(f"worker {worker} {what}: starting it again in {delay:.0f} s ({slot.restarts} of {MAX_RESTARTS})")
-
-    def _fail_if_hopeless(self, slot: _Slot, what: str) -> None:
-        if slot.restarts >= MAX_RESTARTS:
-            raise UserError(f"a worker failed {MAX_RESTARTS + 1} times, the last time: {what}")
+        self.announce(f"worker {worker} {what}: starting it again in {delay:.0f} s ({slot.failures} of {MAX_RESTARTS})")
 
 
 def _kill(process: BaseProcess) -> None:

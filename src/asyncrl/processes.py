@@ -5,12 +5,13 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 from asyncrl.config import Config
+from asyncrl.errors import UserError
 from asyncrl.networks import InputStatistics
 from asyncrl.rollout import Episode
 from asyncrl.store import ParameterStore
@@ -47,6 +49,7 @@ class Report:
     staleness: dict[int, int] = field(default_factory=dict)  # how many updates had how much
     episodes: list[Episode] = field(default_factory=list)
     error: str | None = None  # a traceback
+    mistake: str | None = None  # a user's mistake in one line: starting again would not help
 
 
 @dataclass
@@ -84,14 +87,16 @@ def _child_surroundings() -> Iterator[None]:
     """Start processes with one thread each, and without importing the user's script again.
 
     Children import the main module of their parent unless it has no file. Ours need nothing of it, and a script without
-    a main guard would start a training in every child. SIGINT is ignored while they start: Ctrl-C is the trainer's.
+    a main guard would start a training in every child. They begin with SIGINT blocked: Ctrl-C is the trainer's, which
+    gets it when the block is over.
     """
     main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in _ENVIRONMENT}
+    resource_tracker.ensure_running()  # here, because it ends by unblocking SIGINT
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     sys.modules["__main__"] = types.ModuleType("__main__")
     os.environ.update(_ENVIRONMENT)
     try:
-        with _ignoring_sigint():
-            yield
+        yield
     finally:
         sys.modules["__main__"] = main
         for name, value in before.items():
@@ -99,19 +104,7 @@ def _child_surroundings() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _ignoring_sigint() -> Iterator[None]:
-    try:
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not the main thread: then no handler of ours is in place either
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> BaseProcess:
@@ -125,10 +118,22 @@ def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> 
 
 
 def prepare_process() -> None:
-    """Make this process a well-behaved child: one thread, no denormals, deaf to Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Make this process a well-behaved child: one thread, no denormals, deaf to Ctrl-C, gone when the trainer is."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    os.dup2(2, 1)  # what an environment prints must not come between the trainer's lines of JSON
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+
+
+def _end_with_parent() -> None:
+    """End this process once the one that asked for it has gone, even if an environment hangs or builds for minutes."""
+    parent = multiprocessing.parent_process()  # under forkserver it is not our system parent
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def run_worker(
@@ -151,8 +156,6 @@ def run_worker(
         if now - sent > REPORT_SECONDS:
             pipe.send(pending.report(worker))
             pending, sent = _Pending(), now
-            if not parent_is_alive():
-                sys.exit(1)
 
     try:
         store.beat(worker)
@@ -164,15 +167,12 @@ def run_worker(
             learner.close()
     except (BrokenPipeError, ConnectionResetError):
         sys.exit(1)  # the trainer is gone
+    except UserError as error:
+        pipe.send(Report(worker, mistake=f"{error} (in a worker: it imports nothing of your script)"))
+        sys.exit(1)
     except Exception:
         pipe.send(Report(worker, error=traceback.format_exc()))
         sys.exit(1)
-
-
-def parent_is_alive() -> bool:
-    """Return whether the process that asked for this one still runs (under forkserver it is not our system parent)."""
-    parent = multiprocessing.parent_process()
-    return parent is None or parent.is_alive()
 
 
 def last_line(text: str) -> str:

@@ -175,9 +175,9 @@ class Trainer:
 
     def _stop(self) -> None:
         """End every process, then write what is left: the last metrics and the last checkpoint."""
-        self.pool.stop()
+        reports = self.pool.stop()
         self.evaluator.stop()
-        for report in self.pool.drain():
+        for report in reports:
             self.gatherer.add(report)
             self.log.episodes(report, self.store.total(Counter.FRAMES), self.seconds)
         self._log_interval()
@@ -254,7 +254,10 @@ class Trainer:
 
 @contextlib.contextmanager
 def _signals(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Call `interrupt` on Ctrl-C and SIGTERM; a second Ctrl-C ends at once. Only the main thread may do this."""
+    """Call `interrupt` on Ctrl-C, SIGTERM and a closed terminal; a second Ctrl-C ends at once.
+
+    Only the main thread may do this; in others nothing is changed.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -263,7 +266,9 @@ def _signals(interrupt: Callable[[], None]) -> Iterator[None]:
         interrupt()
         signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # `nohup` ignores it
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
