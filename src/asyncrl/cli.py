@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from asyncrl.errors import UserError
 
@@ -29,7 +30,10 @@ Mode = Literal["sampled", "greedy"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one verb; return 0, or 2 for a mistake of the user (told in one line), or 130 if interrupted."""
+    """Run one verb; return 0, or 2 for a mistake of the user (told in one line), or 130 if interrupted.
+
+    A training that was interrupted also returns 130: `asyncrl train a; asyncrl train b` in a script shall stop.
+    """
     args = list(sys.argv[1:] if args is None else args)
     verb, rest = (args[0], args[1:]) if args else ("--help", [])
     try:
@@ -45,6 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"asyncrl: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's flush at its exit finds no broken pipe again
         return 141  # the reader of our output has gone, as in `| head`
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -279,19 +284,23 @@ def _run_argument(args: Sequence[str], verb: str) -> tuple[Path, list[str]]:
 
 def _report(run: "Run", as_json: bool) -> int:
     assert run.outcome is not None
+    from asyncrl.metrics import json_line
+
     outcome, progress = run.outcome, run.outcome.progress
-    row: dict[str, Any] = {"event": "end", "reason": outcome.reason, "run": str(run.path), **progress.as_row()}
+    code = 130 if outcome.reason == "interrupted" else 0
     if as_json:
-        print(json.dumps(row))
-        return 0
-    from asyncrl.quantities import format_duration
+        row = {"event": "end", "reason": outcome.reason, "run": str(run.path), **progress.as_row()}
+        print(json_line(row))
+        return code
+    from asyncrl.quantities import format_count, format_duration
 
     ends = {"frames": "done", "time": "time is up", "score": "the score is reached", "interrupted": "interrupted"}
     print(
         f"{ends[outcome.reason]} after {progress.frames:,} frames, {format_duration(progress.seconds)}\n"
         f"  asyncrl eval {run.path}\n  asyncrl record {run.path} out.mp4\n  asyncrl resume {run.path}"
+        + ("" if code else f" --frames {format_count(2 * progress.frames)}")
     )
-    return 0
+    return code
 
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {

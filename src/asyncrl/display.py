@@ -1,6 +1,5 @@
 """What a person sees while a run trains: a live table on a terminal, plain lines elsewhere, JSON for machines."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from asyncrl.config import Config
-from asyncrl.metrics import Progress
+from asyncrl.metrics import Progress, json_line
 from asyncrl.quantities import format_count, format_duration
 
 PLAIN_SECONDS = 10.0
@@ -101,10 +100,10 @@ class JsonDisplay(PlainDisplay):
     def show(self, progress: Progress) -> None:
         if time.monotonic() >= self._next and progress.updates:
             self._next = time.monotonic() + PLAIN_SECONDS
-            print(json.dumps({"event": "progress", **progress.as_row()}), flush=True)
+            print(json_line({"event": "progress", **progress.as_row()}), flush=True)
 
     def announce(self, line: str) -> None:
-        print(json.dumps({"event": "message", "text": line}), flush=True)
+        print(json_line({"event": "message", "text": line}), flush=True)
 
 
 def make_display(config: Config, run_dir: Path, *, as_json: bool) -> Display:

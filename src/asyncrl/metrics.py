@@ -118,12 +118,18 @@ class JsonLines:
         self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:
-        """Append `row`; what is not finite becomes null, since JSON has no NaN."""
-        self._file.write(json.dumps({name: _finite(value) for name, value in row.items()}) + "\n")
+        """Append `row`."""
+        self._file.write(json_line(row) + "\n")
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def json_line(row: dict[str, Any]) -> str:
+    """Return `row` as JSON; what is not finite becomes null, since JSON has no NaN."""
+    finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in row.items()}
+    return json.dumps(finite, allow_nan=False)
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
@@ -180,7 +186,3 @@ class RunLog:
 
             self._events = SummaryWriter(str(self._events_dir))
         return self._events
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
