@@ -37,5 +37,5 @@ bench: install ## Measure this machine's training speed
 	$(BIN)/asyncrl bench $(ARGS)
 
 clean: ## Delete .venv, build products and caches; runs/ stays
-	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-discarded build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

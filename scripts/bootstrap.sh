@@ -4,8 +4,8 @@
 #   PYTHON       the interpreter (default: the one of .venv, else python3)
 #   TORCH_INDEX  another package index for torch alone, such as PyTorch's CPU wheel index
 #
-# .venv/.bootstrap says that this script made .venv. .venv/.installed exists only while an install is whole: an
-# interrupted one leaves neither it nor, where a trap can still run, .venv, so it is never taken for a finished one.
+# .venv/.bootstrap says that this script made .venv. .venv/.installed exists only while an install is whole: what an
+# interrupted one leaves (nothing, unless it was killed outright) is never taken for a finished one, but made anew.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,15 @@ installed=$(cat .venv/.installed 2>/dev/null || true)
 if [ "$installed" = "$made_for
 $made_from" ] && [ -x .venv/bin/asyncrl ]; then exit 0; fi
 
+# Renamed first, so that an interrupted deletion never leaves a part of .venv under its name.
+discard_venv() {
+    rm -rf .venv-discarded
+    if [ -e .venv ]; then mv .venv .venv-discarded; fi
+    rm -rf .venv-discarded
+}
+
 make_venv() {
+    rmdir .venv 2>/dev/null || true # empty: cut off before its first file
     if [ -e .venv ] && [ ! -e .venv/.bootstrap ]; then
         fail ".venv was not made by make install: move it away, or delete it with make clean"
     fi
@@ -38,7 +46,7 @@ make_venv() {
     else fail "$base has neither ensurepip nor pip: install one first, on Debian and Ubuntu by: apt-get install python3-venv"
     fi
     say "making .venv with Python $version"
-    rm -rf .venv
+    discard_venv
     mkdir .venv
     touch .venv/.bootstrap
     case $how in
@@ -55,7 +63,7 @@ finish() {
     if [ "$status" -lt 128 ] && [ -e .venv/.installed-before ]; then
         mv .venv/.installed-before .venv/.installed
     elif [ -e .venv/.bootstrap ]; then
-        rm -rf .venv
+        discard_venv
     fi
 }
 trap 'exit 130' INT
@@ -65,7 +73,8 @@ trap 'finish $?' EXIT
 pip_install() { .venv/bin/python -m pip --disable-pip-version-check install "$@"; }
 
 case $installed in
-"$made_for"*) mv .venv/.installed .venv/.installed-before ;;
+"$made_for
+"*) mv .venv/.installed .venv/.installed-before ;;
 *) make_venv ;;
 esac
 # torch comes alone, because its own index need not have the dependencies pinned here, and before the rest, which keeps it.
