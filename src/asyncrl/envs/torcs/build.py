@@ -52,7 +52,9 @@ def check_installed() -> str:
         raise UserError(f"TORCS is not installed; on Debian 12, as root: {APT_COMMAND}")
     version = _package_version()
     if not version.startswith(TESTED_VERSION):
-        raise UserError(f"asyncrl/Torcs-v0 needs Debian's torcs {TESTED_VERSION}*, and {version or 'another build'} is installed")
+        raise UserError(
+            f"asyncrl/Torcs-v0 needs Debian's torcs {TESTED_VERSION}*, and {version or 'another build'} is installed"
+        )
     return version
 
 

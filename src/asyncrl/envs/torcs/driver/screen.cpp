@@ -43,6 +43,8 @@ void startMenuMusic() {}
 void stopMenuMusic() {}
 bool isCompressARBAvailable() { return false; }
 bool isCompressARBEnabled() { return false; }
+// One texture a surface instead of up to four: nearly the same picture for half the work.
+int GetSingleTextureMode() { return 1; }
 int getUserTextureMaxSize() { return 128; }  // texels; finer textures do not show at 84x84
 
 // The module knows one screen size for good. Stretching the viewport alone gives the same
