@@ -5,12 +5,16 @@ decisions, `_frames` emulator frames (4 per step on Atari). `Paper:` marks what 
 """
 
 import dataclasses
+import functools
 import math
+import numbers
 import os
+import types
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from asyncrl.errors import UserError
 
@@ -110,6 +114,13 @@ class Config:
     run_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.env, str) or not self.env:
+            raise UserError(
+                f"--env is {self.env!r}: it must be a Gymnasium id, or an import path package.module:function for what "
+                "workers cannot be handed (a lambda, a class of a notebook)"
+            )
+        for name, hint in _field_types().items():
+            object.__setattr__(self, name, _typed(getattr(self, name), hint, f"--{name.replace('_', '-')}"))
         for name, valid, hint in _CHECKS:
             if not valid(getattr(self, name)):
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it must be {hint}")
@@ -129,8 +140,41 @@ class Config:
         return self.core == "lstm"
 
 
+@functools.cache
+def _field_types() -> dict[str, Any]:
+    return typing.get_type_hints(Config)
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """Return `value` as the type `hint`, where that loses nothing: 1e6 as an int, 1 as a float, text as a path."""
+    if typing.get_origin(hint) is Literal:
+        if value in typing.get_args(hint):
+            return value
+        raise UserError(f"{where} is {value!r}: it must be one of {', '.join(typing.get_args(hint))}")
+    if typing.get_origin(hint) is types.UnionType:
+        (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
+        return None if value in (None, "none") else _typed(value, hint, where)
+    accepted, name = _ACCEPTED[hint]
+    if (
+        isinstance(value, accepted)
+        and isinstance(value, bool) == (hint is bool)
+        and (hint is not int or value % 1 == 0)
+    ):
+        return hint(value)
+    raise UserError(f"{where} is {value!r}: it must be {name}")
+
+
+_ACCEPTED: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((numbers.Integral, float), "a whole number"),
+    float: ((numbers.Real,), "a number"),
+    str: ((str,), "a text"),
+    Path: ((str, Path), "a path"),
+}
+
+
 def _positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
+    return 0 < value < math.inf
 
 
 def _none_or_positive(value: float | None) -> bool:
@@ -142,14 +186,15 @@ def _fraction(value: float) -> bool:
 
 
 def _not_negative(value: float) -> bool:
-    return math.isfinite(value) and value >= 0
+    return 0 <= value < math.inf
 
 
 _CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("workers", lambda n: 1 <= n <= 1024, "between 1 and 1024"),
     ("envs_per_worker", lambda n: 1 <= n <= 4096, "between 1 and 4096"),
-    ("frames", _positive, "at least 1"),
+    ("frames", lambda n: 1 <= n <= 10**15, "between 1 and 10**15"),
     ("max_time", _none_or_positive, "positive"),
+    ("stop_at_score", lambda x: x is None or math.isfinite(x), "a finite number"),
     ("seed", lambda n: 0 <= n < 2**31, "between 0 and 2147483647"),
     ("t_max", lambda n: 1 <= n <= 10_000, "between 1 and 10000"),
     ("gamma", _fraction, "between 0 and 1"),

@@ -1,11 +1,10 @@
 """A run's configuration as TOML: plain data, checked on reading."""
 
 import dataclasses
+import os
 import tomllib
-import types
-import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tomli_w
 
@@ -14,9 +13,11 @@ from asyncrl.errors import UserError
 
 
 def write_config(path: Path, config: Config, provenance: dict[str, str]) -> None:
-    """Write every field of `config` that is not None, and where it comes from."""
-    values = {name: _plain(value) for name, value in vars(config).items() if value is not None}
-    path.write_text(tomli_w.dumps({**values, "provenance": provenance}), encoding="utf-8")
+    """Write every field of `config`, and where it comes from; an older file is replaced at once."""
+    values = {name: _plain(value) for name, value in vars(config).items()}
+    aside = path.with_name(f".{path.name}-{os.getpid()}")
+    aside.write_text(tomli_w.dumps({**values, "provenance": provenance}), encoding="utf-8")
+    aside.replace(path)
 
 
 def read_config(path: Path) -> Config:
@@ -27,36 +28,24 @@ def read_config(path: Path) -> Config:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error.strerror if isinstance(error, OSError) else error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
     values.pop("provenance", None)
-    fields = typing.get_type_hints(Config)
-    for name, value in values.items():
-        if name not in fields:
-            raise UserError(f"{path}: there is no setting {name}")
-        values[name] = _checked(value, fields[name], f"{path}: {name}")
-    return dataclasses.replace(PRESETS[values.get("preset", "fast")](), **values)
+    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(Config)})
+    if unknown:
+        raise UserError(f"{path}: there is no setting {unknown[0]}")
+    preset = values.get("preset", "fast")
+    if preset not in list(PRESETS):
+        raise UserError(f"{path}: there is no preset {preset!r}: {', '.join(PRESETS)} are all")
+    try:
+        return dataclasses.replace(PRESETS[preset](), **values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _plain(value: Any) -> Any:
+    if value is None:
+        return "none"  # TOML has no word for it; Config reads this one
     return str(value) if isinstance(value, Path) else value
-
-
-def _checked(value: Any, hint: Any, where: str) -> Any:
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        if value in typing.get_args(hint):
-            return value
-        raise UserError(f"{where} is {value!r}: it must be one of {', '.join(typing.get_args(hint))}")
-    if origin is types.UnionType:
-        (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
-        return _checked(value, hint, where)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is hint:
-        return value
-    raise UserError(f"{where} is {value!r}: it must be of type {hint.__name__}")

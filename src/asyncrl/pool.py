@@ -116,7 +116,8 @@ class WorkerPool:
     def _receive(self, timeout: float) -> list[Report]:
         """Wait up to `timeout` seconds for something to read; return all there is."""
         slots = {slot.pipe: slot for slot in self.slots if slot.pipe is not None}
-        return [report for pipe in wait(list(slots), timeout) for report in self._read(slots[pipe])]
+        ready = wait(list(slots), timeout)
+        return [report for pipe, slot in slots.items() if pipe in ready for report in self._read(slot)]
 
     def _read(self, slot: _Slot) -> list[Report]:
         reports = []

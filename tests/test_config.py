@@ -1,0 +1,217 @@
+"""Settings: numbers as people write them, checks, and the file that keeps them."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from asyncrl.config import PRESETS, Config
+from asyncrl.config_file import read_config, write_config
+from asyncrl.errors import UserError
+from asyncrl.quantities import format_count, format_duration, parse_count, parse_number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        ("90", 90),
+        ("40_000", 40_000),
+        ("10M", 10_000_000),
+        ("2.3M", 2_300_000),  # 2.3 * 1e6 is 2299999.9999999995 in floats
+        ("2.5e6", 2_500_000),
+        ("30k", 30_000),
+        ("30K", 30_000),
+        ("1G", 10**9),
+        ("1b", 10**9),
+        (" 7 ", 7),
+        ("-3", -3),
+        ("7e-4", 0.0007),
+        (".5", 0.5),
+        ("20min", 1200),
+        ("1h30min", 5400),
+        ("1.5h", 5400),
+        ("2d", 172_800),
+        ("45s", 45),
+        ("45sec", 45),
+    ],
+)
+def test_numbers_as_people_write_them(text, number):
+    assert parse_number(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "_", ".", "M", "10 M", "1e", "nan", "inf", "-inf", "1e400", "h", "1h30", "ten", "0x10"]
+)
+def test_what_is_no_number(text):
+    with pytest.raises(ValueError, match="is no number: write it like 10M"):
+        parse_number(text)
+
+
+def test_an_exponent_that_would_fill_the_memory():
+    with pytest.raises(ValueError, match="is no number that fits"):
+        parse_count("1e999999999")
+
+
+def test_a_small_m_is_ambiguous():
+    with pytest.raises(ValueError, match="millions or minutes: write M or min"):
+        parse_number("10m")
+
+
+@pytest.mark.parametrize("text", ["2.5", "7e-4", "20min", "1h", "3s", "2d"])
+def test_what_is_no_count(text):
+    with pytest.raises(ValueError, match="is not a whole number"):
+        parse_count(text)
+
+
+@given(st.integers(-(10**15), 10**15))
+def test_whole_numbers_are_read_exactly(number):
+    assert parse_count(str(number)) == parse_count(f"{number:_}") == number
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_floats_are_read_exactly(number):
+    assert parse_number(repr(number)) == number
+
+
+@given(st.text(max_size=12))
+@example("__")
+def test_any_text_is_a_finite_number_or_refused(text):
+    try:
+        assert math.isfinite(parse_number(text))
+    except ValueError as error:
+        assert repr(text) in str(error)
+
+
+@given(st.floats(0.01, 9e14))
+@example(999.7)
+@example(999_999)
+def test_counts_are_shown_shortly_and_about_right(number):
+    shown = format_count(number)
+    assert "e" not in shown or number < 0.1
+    assert len(shown) <= 7
+    assert parse_number(shown.replace("T", "e12")) == pytest.approx(number, rel=0.006)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599.7, "1:00:00"), (90_061, "25:01:01")]
+)
+def test_durations_are_shown(seconds, text):
+    assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=list(PRESETS))
+def test_presets_come_back_from_their_file(tmp_path, preset):
+    _assert_comes_back(tmp_path, preset())
+
+
+def test_settings_that_differ_from_their_preset_come_back(tmp_path):
+    # max_grad_norm is a number in the preset: None must be told from "not given".
+    config = dataclasses.replace(PRESETS["fast"](), max_grad_norm=None, max_time=5, run_dir="somewhere", sticky=True)
+    assert PRESETS["fast"]().max_grad_norm is not None
+    _assert_comes_back(tmp_path, config)
+
+
+def _assert_comes_back(folder: Path, config: Config) -> None:
+    write_config(folder / "config.toml", config, {"torch": "2"})
+    assert read_config(folder / "config.toml") == config
+    assert [p.name for p in folder.iterdir()] == ["config.toml"]
+
+
+def test_a_hand_written_file_starts_from_its_preset(tmp_path):
+    (tmp_path / "mine.toml").write_text('preset = "paper"\nframes = 5000\nlearning_rate = 1\n')
+    expected = dataclasses.replace(PRESETS["paper"](), frames=5000, learning_rate=1.0)
+    assert read_config(tmp_path / "mine.toml") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("frams = 3", "there is no setting frams"),
+        ('frames = "10M"', "--frames is '10M': it must be a whole number"),
+        ("frames = 2.5", "it must be a whole number"),
+        ("frames = nan", "it must be a whole number"),
+        ("frames = 0", "it must be between 1 and"),
+        ("workers = true", "--workers is True: it must be a whole number"),
+        ("sticky = 1", "it must be true or false"),
+        ("gamma = nan", "it must be between 0 and 1"),
+        ("stop_at_score = inf", "it must be a finite number"),
+        ('algo = "dqn"', "it must be one of a3c, n-step-q"),
+        ("algo = [1]", "it must be one of a3c"),
+        ("env = 3", "it must be a Gymnasium id"),
+        ('env = ""', "it must be a Gymnasium id"),
+        ('preset = "best"', "there is no preset 'best': fast, paper, paper57 are all"),
+        ('preset = ["fast"]', "there is no preset"),
+        ("[workers]\nx = 1", "it must be a whole number"),
+        ("frames 3", "is not valid TOML"),
+        ("frames = 3\nframes = 4", "is not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_told_in_one_line(tmp_path, text, complaint):
+    file = tmp_path / "wrong.toml"
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_config(file)
+    message = str(caught.value)
+    assert complaint in message and message.startswith(str(file)) and "\n" not in message
+
+
+def test_unreadable_files(tmp_path):
+    (tmp_path / "latin1.toml").write_bytes('env = "Pöng"'.encode("latin-1"))
+    for path, complaint in [
+        (tmp_path / "latin1.toml", "is not valid TOML: 'utf-8' codec can't decode"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "none.toml", "No such file"),
+    ]:
+        with pytest.raises(UserError, match=complaint):
+            read_config(path)
+
+
+def test_python_may_give_what_means_the_same():
+    config = Config(frames=1e6, workers=np.int64(3), max_time=5, learning_rate=np.float32(0.5), run_dir="there")
+    assert [type(getattr(config, n)) for n in ("frames", "workers", "max_time", "learning_rate")] == [
+        int,
+        int,
+        float,
+        float,
+    ]
+    assert isinstance(config.run_dir, Path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"env": lambda: None}, "it must be a Gymnasium id, or an import path"),
+        ({"env": Path}, "it must be a Gymnasium id, or an import path"),
+        ({"workers": 0}, "--workers is 0: it must be between 1 and 1024"),
+        ({"workers": -1}, "--workers is -1"),
+        ({"workers": 1.5}, "--workers is 1.5: it must be a whole number"),
+        ({"workers": None}, "--workers is None"),
+        ({"frames": math.inf}, "--frames is inf"),
+        ({"frames": "10M"}, "--frames is '10M': it must be a whole number"),
+        ({"learning_rate": math.nan}, "--learning-rate is nan: it must be positive"),
+        ({"learning_rate": 0}, "--learning-rate is 0.0: it must be positive"),
+        ({"max_time": -1}, "--max-time is -1.0: it must be positive"),
+        ({"max_time": math.inf}, "--max-time is inf: it must be positive"),
+        ({"stop_at_score": math.nan}, "--stop-at-score is nan"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"t_max": 0}, "--t-max is 0"),
+        ({"decay": 1.0}, "--decay is 1.0"),
+    ],
+)
+def test_wrong_settings_are_told_in_one_line(settings, complaint):
+    with pytest.raises(UserError) as caught:
+        Config(**settings)
+    assert complaint in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_paper_preset_is_the_papers():
+    config = PRESETS["paper"]()
+    assert (config.workers, config.envs_per_worker, config.t_max, config.gamma) == (16, 1, 5, 0.99)
+    assert (config.optimizer, config.decay, config.epsilon, config.max_grad_norm) == ("shared-rmsprop", 0.99, 0.1, None)
+    assert (config.network, config.entropy_cost, config.value_cost, config.gae_lambda) == ("conv2013", 0.01, 0.5, 1.0)
+    assert (config.final_learning_rate, config.standardize_inputs, config.sticky) == (0.0, False, False)
