@@ -1,0 +1,235 @@
+"""Processes from outside: what Ctrl-C, SIGTERM and kill -9 leave of a training, and how scripts may start one."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asyncrl.checkpoint import find_checkpoint, load_checkpoint
+
+TESTS = Path(__file__).parent
+PATIENCE_SECONDS = 50.0  # ten times what is promised: machines are busy
+FOREVER = ("--frames", "1G", "--workers", "2", "--envs-per-worker", "2")
+
+
+class Training:
+    """`asyncrl train` in a process group of its own; its output is read as it comes."""
+
+    def __init__(self, folder: Path, env: str = "CartPole-v1", *options: str) -> None:
+        self.run_dir = folder / "run"
+        command = [sys.executable, "-m", "asyncrl", "train", env, "--run-dir", str(self.run_dir), *options]
+        self.out, self.err = folder / "out", folder / "err"
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=err, cwd=folder, env=environment(), start_new_session=True
+            )
+
+    def wait_for_frames(self) -> None:
+        """Return once workers have pushed updates and ended episodes."""
+        episodes = self.run_dir / "episodes.jsonl"
+        wait_until(lambda: self.process.poll() is not None or (episodes.exists() and episodes.stat().st_size > 0))
+        assert self.process.poll() is None, self.err.read_text()
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C: the terminal sends it to the whole group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def members(self) -> dict[int, str]:
+        """Return the live processes of the training and their command lines, forkserver and tracker included."""
+        return {pid: line for pid, (session, line) in processes().items() if session == self.process.pid}
+
+    def end(self) -> None:
+        for pid in self.members():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def assert_left_clean(self) -> int:
+        """Check that no process and no unfinished file is left and that `latest` loads; return its frames."""
+        wait_until(lambda: not self.members())
+        checkpoints = self.run_dir / "checkpoints"
+        assert all(p.name.isdigit() or p.name in ("latest", "best") for p in checkpoints.iterdir())
+        return load_checkpoint(find_checkpoint(self.run_dir)).state["frames"]
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Return a function that starts a `Training`; it is killed if the test leaves it behind."""
+    started = []
+
+    def start(env: str = "CartPole-v1", *options: str) -> Training:
+        started.append(Training(tmp_path, env, *(options or FOREVER)))
+        return started[-1]
+
+    yield start
+    for training in started:
+        training.end()
+
+
+def environment() -> dict[str, str]:
+    source = TESTS.parent / "src"
+    return {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{TESTS}"}
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """Return session and command line of every live process of this machine."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                if state != "Z":  # orphans end as zombies where process 1 does not reap
+                    line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found[int(folder.name)] = (int(session), line)
+    return found
+
+
+def wait_until(condition, seconds: float = PATIENCE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_a_checkpoint_and_no_process(start, number):
+    training = start()
+    training.wait_for_frames()
+    names = " ".join(training.members().values())
+    assert "forkserver" in names and "resource_tracker" in names  # so that their absence later means something
+    os.killpg(training.process.pid, number)
+    assert training.process.wait(PATIENCE_SECONDS) == 130
+    assert training.assert_left_clean() > 0
+    assert "Traceback" not in training.err.read_text()
+    assert training.out.read_text().splitlines()[-4].startswith("interrupted after ")
+
+
+def test_sigterm_to_the_trainer_alone_is_enough(start):
+    training = start()
+    training.wait_for_frames()
+    training.process.send_signal(signal.SIGTERM)
+    assert training.process.wait(PATIENCE_SECONDS) == 130
+    frames = training.assert_left_clean()
+    assert frames == rows(training.run_dir / "metrics.jsonl")[-1]["frames"]  # the last row and checkpoint agree
+
+
+def test_ctrl_c_while_the_forkserver_imports_torch(start):
+    training = start()
+    wait_until(lambda: any("forkserver" in line for line in training.members().values()))
+    training.interrupt()
+    assert training.process.wait(PATIENCE_SECONDS) == 130
+    training.assert_left_clean()
+    assert training.err.read_text() == ""
+
+
+def test_ctrl_c_before_anything_has_started(start):
+    training = start()
+    wait_until(lambda: training.members())
+    time.sleep(0.3)  # Python is up and importing
+    training.interrupt()
+    assert training.process.wait(PATIENCE_SECONDS) in (130, -signal.SIGINT)
+    wait_until(lambda: not training.members())
+
+
+def test_a_second_ctrl_c_leaves_no_process_either(start):
+    training = start()
+    training.wait_for_frames()
+    training.interrupt()
+    time.sleep(0.05)
+    training.interrupt()
+    training.process.wait(PATIENCE_SECONDS)
+    wait_until(lambda: not training.members())
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "worlds:hanging_once"])
+def test_workers_end_by_themselves_when_the_trainer_is_killed(start, env):
+    training = start(env, *FOREVER)
+    training.wait_for_frames()
+    if env == "worlds:hanging_once":
+        wait_until((training.run_dir.parent / "failed").exists)
+    os.kill(training.process.pid, signal.SIGKILL)
+    training.process.wait()
+    wait_until(lambda: not training.members(), seconds=30)
+
+
+def test_a_killed_worker_is_replaced_and_the_run_finishes(start):
+    training = start("CartPole-v1", "--frames", "20k", "--workers", "2", "--envs-per-worker", "1", "--json")
+    training.wait_for_frames()
+    worker = _busiest(training)
+    os.kill(worker, signal.SIGKILL)
+    assert training.process.wait(PATIENCE_SECONDS * 2) == 0
+    told = [row["text"] for row in rows(training.out) if row["event"] == "message"]
+    assert sum("exit code -9: starting it again in 1 s (1 of 5)" in line for line in told) == 1
+    assert training.assert_left_clean() >= 20_000
+
+
+def _busiest(training: Training) -> int:
+    """Return the worker process with most CPU time: workers cannot be told from the forkserver by their names."""
+
+    def seconds(pid: int) -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    (server,) = [
+        pid for pid, line in training.members().items() if "forkserver" in line and _parent(pid) == training.process.pid
+    ]
+    return max((pid for pid in training.members() if _parent(pid) == server), key=seconds)
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_reader_that_leaves_ends_the_run_quietly(tmp_path):
+    command = [sys.executable, "-m", "asyncrl", "train", "CartPole-v1", "--run-dir", str(tmp_path / "run"), *FOREVER]
+    with (tmp_path / "err").open("wb") as err:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, cwd=tmp_path, env=environment())
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()  # as `| head -1` does
+    assert process.wait(PATIENCE_SECONDS) == 141
+    assert (tmp_path / "err").read_text() == ""
+    load_checkpoint(find_checkpoint(tmp_path / "run"))
+
+
+SCRIPT = """
+import asyncrl
+run = asyncrl.train("CartPole-v1", frames=2_000, workers=2, run_dir={run!r}, announce=lambda line: None)
+agent = asyncrl.load(run.path)
+print("trained", run.outcome.progress.frames >= 2_000, len(agent.evaluate(3)))
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "stdin", "thread"])
+def test_scripts_without_a_main_guard_train(tmp_path, how):
+    script = SCRIPT.format(run=str(tmp_path / "run"))
+    if how == "thread":
+        body = "".join(f"    {line}\n" for line in script.splitlines())
+        script = f"import threading\ndef work():\n{body}\nt = threading.Thread(target=work)\nt.start()\nt.join()\n"
+    file = tmp_path / "script.py"
+    file.write_text(script)
+    done = subprocess.run(
+        [sys.executable, "-" if how == "stdin" else str(file)],
+        input=script if how == "stdin" else "",
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE_SECONDS * 2,
+    )
+    assert (done.stdout, done.stderr) == ("trained True 3\n", "")  # once: no worker has run the script again
+
+
+def test_importing_asyncrl_is_cheap():
+    code = "import sys, asyncrl; print([m for m in ('torch', 'rich', 'ale_py', 'gymnasium') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -1,0 +1,105 @@
+"""Small worlds for the tests of many workers: one that is quick, and several that fail in their own ways.
+
+NumPy and Gymnasium only. Workers import them by path, as in "worlds:tiny". What fails only once leaves the file
+`failed` in the working directory, which workers share with their trainer.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Tiny(gymnasium.Env):
+    """Four steps an episode; action 1 earns 1."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.observation_space: spaces.Space = spaces.Box(-1.0, 1.0, (3,), np.float32)
+        self.action_space: spaces.Space = spaces.Discrete(2)
+        self.render_mode = render_mode
+        self.steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self._observe(), float(action), self.steps == 4, False, {}
+
+    def render(self):
+        return np.full((40, 60, 3), 60 * self.steps, np.uint8)
+
+    def _observe(self):
+        return np.array([self.steps / 4, self.np_random.uniform(-1, 1), 1.0], np.float32)
+
+
+class Failing(Tiny):
+    """Calls `fail` in its 500th step (the trainer takes 200 before training), always or if nobody has failed before."""
+
+    def __init__(self, fail: Callable[[], None], *, once: bool) -> None:
+        super().__init__()
+        self.fail, self.once, self.left = fail, once, 500
+
+    def step(self, action):
+        self.left -= 1
+        if self.left == 0 and (_is_first_to_fail() or not self.once):
+            self.fail()
+        return super().step(action)
+
+
+def tiny(render_mode: str | None = None) -> gymnasium.Env:
+    return Tiny(render_mode)
+
+
+def raising() -> gymnasium.Env:
+    return Failing(_raise, once=False)
+
+
+def raising_once() -> gymnasium.Env:
+    return Failing(_raise, once=True)
+
+
+def hanging_once() -> gymnasium.Env:
+    return Failing(lambda: time.sleep(3600), once=True)
+
+
+def ending_once() -> gymnasium.Env:
+    """End the process as if all were well: a worker that does so is not done."""
+    return Failing(lambda: os._exit(0), once=True)
+
+
+def talkative() -> gymnasium.Env:
+    print("hello from an environment")
+    return Tiny()
+
+
+def observes_dict() -> gymnasium.Env:
+    env = Tiny()
+    env.observation_space = spaces.Dict({"x": env.observation_space})
+    return env
+
+
+def takes_many() -> gymnasium.Env:
+    env = Tiny()
+    env.action_space = spaces.MultiDiscrete([2, 2])
+    return env
+
+
+def _is_first_to_fail() -> bool:
+    try:
+        Path("failed").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _raise() -> None:
+    raise RuntimeError("the ball is lost")
