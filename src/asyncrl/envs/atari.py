@@ -15,6 +15,7 @@ from asyncrl.errors import UserError
 FRAMES_PER_STEP = 4
 MAX_EPISODE_FRAMES = 108_000
 STICKY_PROBABILITY = 0.25
+_NO_LIMIT = 10**9  # of frames, to ale-py
 
 
 class AtariEnvironments(Environments):
@@ -35,7 +36,10 @@ class AtariEnvironments(Environments):
     def __init__(
         self, rom: str, num_envs: int, *, sticky: bool = False, max_episode_frames: int = MAX_EPISODE_FRAMES
     ) -> None:
-        self._env = _make_vector(rom, num_envs, sticky, max_num_frames_per_episode=max_episode_frames)
+        # We count ourselves: where ale-py's own limit strikes, it skips the last frame and shows an older one (0.12.1).
+        self._env = _make_vector(rom, num_envs, sticky, max_num_frames_per_episode=_NO_LIMIT)
+        self._max_steps = max_episode_frames // FRAMES_PER_STEP
+        self._steps = np.zeros(num_envs, np.int64)
         self.num_envs = num_envs
         self.observation_space = self._env.single_observation_space
         self.action_space = self._env.single_action_space
@@ -44,10 +48,13 @@ class AtariEnvironments(Environments):
     def reset(self, seed: int | None = None) -> np.ndarray:
         observations, info = self._env.reset(seed=seed)
         self._lives = info["lives"]
+        self._steps[:] = 0
         return observations
 
     def step(self, actions: np.ndarray) -> Step:
-        observations, rewards, terminated, truncated, info = self._env.step(actions)
+        observations, rewards, terminated, _, info = self._env.step(actions)
+        self._steps += 1
+        truncated = (self._steps >= self._max_steps) & ~terminated
         ended = terminated | truncated
         # Never `episodic_life`: it really resets the game at each life lost, so that the agent never sees its last.
         lives_lost = (info["lives"] < self._lives) & ~ended
@@ -56,8 +63,9 @@ class AtariEnvironments(Environments):
             # A reset now replaces the autoreset of the next step, which would ignore the action and earn nothing.
             final = observations
             observations, info = self._env.reset(options={"reset_mask": ended})
+            self._steps[ended] = 0
         self._lives = info["lives"]
-        return Step(observations, rewards.astype(np.float32), terminated, truncated & ~terminated, lives_lost, final)
+        return Step(observations, rewards.astype(np.float32), terminated, truncated, lives_lost, final)
 
     def close(self) -> None:
         self._env.close()
