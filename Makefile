@@ -33,8 +33,10 @@ format: install ## Format the code, and mend what the linter can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: install ## Measure this machine's training speed
-	$(BIN)/asyncrl bench $(ARGS)
+bench: install ## Measure training speed beside Stable-Baselines3 and this machine's limits (10 minutes)
+	@$(BIN)/python -c 'import cv2, stable_baselines3' 2>/dev/null || $(BIN)/python -m pip --disable-pip-version-check \
+		install -q -c constraints.txt --no-build-isolation -e '.[bench]'
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean: ## Delete .venv, build products and caches; runs/ stays
 	rm -rf .venv .venv-discarded build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,47 @@
+"""Contender: asyncrl's own trainer with its worker processes, as `asyncrl train` runs it."""
+
+import dataclasses
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from meter import Window, window_arguments
+
+from asyncrl.config import PRESETS
+from asyncrl.store import Counter
+from asyncrl.trainer import Trainer
+
+POLL_SECONDS = 0.02
+
+
+def watch(trainer: Trainer, window: Window) -> None:
+    """Measure while `trainer` runs, then ask it to stop. Start-up ends when every worker has made an update."""
+    updates, steps = (trainer.store.counters[:-1, counter] for counter in (Counter.UPDATES, Counter.STEPS))
+    while not window.is_over(int(steps.sum()) if updates.all() else 0):
+        time.sleep(POLL_SECONDS)
+    trainer.interrupted = True
+
+
+def main() -> None:
+    """Train, measure, print."""
+    parser = window_arguments(__doc__ or "")
+    parser.add_argument("--preset", default="fast", choices=list(PRESETS))
+    parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--envs-per-worker", type=int, required=True)
+    args = parser.parse_args()
+    config = dataclasses.replace(
+        PRESETS[args.preset](), env=args.env, workers=args.workers, envs_per_worker=args.envs_per_worker
+    )
+    window = Window(args.warmup, args.seconds, args.started)
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder) / "run"
+        (run_dir / "checkpoints").mkdir(parents=True)
+        trainer = Trainer(config, run_dir, show=lambda _: None, announce=print)
+        threading.Thread(target=watch, args=(trainer, window), daemon=True).start()
+        trainer.run()
+    window.print_measurement()
+
+
+if __name__ == "__main__":
+    main()

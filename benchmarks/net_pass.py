@@ -1,0 +1,162 @@
+"""Ways to act and train on the 2013 network without any environment; the cheapest one is the network's ceiling.
+
+Each way is a closure that acts T times on B frames and computes one gradient of the same loss on the same network. They
+differ in memory layout, and in whether the activations of acting are kept for the gradient. Bytes become floats as they
+are: that they should be divided by 255 is a constant factor of the first weights.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from asyncrl import losses
+from asyncrl.networks import conv2013
+from asyncrl.returns import n_step_returns
+
+ACTIONS = 6
+SHAPE = (4, 84, 84)
+
+convolution_backward = torch.ops.aten.convolution_backward
+
+
+class Net:
+    """The 2013 network, spelled out: two convolutions, a hidden layer, one matrix for both heads.
+
+    Args:
+        layout: of weights and activations.
+    """
+
+    def __init__(self, layout: torch.memory_format) -> None:
+        torso = conv2013(SHAPE)
+        self.layout = layout
+        self.conv1, self.conv2, self.hidden = (
+            torso[0].to(memory_format=layout),
+            torso[2].to(memory_format=layout),
+            torso[5],
+        )
+        with torch.no_grad():
+            self.conv1.weight /= 255
+        self.heads = torch.nn.Linear(256, ACTIONS + 1)
+        self.parameters = [p for m in (self.conv1, self.conv2, self.hidden, self.heads) for p in m.parameters()]
+
+    def inputs(self, frames: Tensor) -> Tensor:
+        """Return floats [N, C, H, W] in this layout; by way of floats, which is cheaper than in one go."""
+        return frames.float().contiguous(memory_format=self.layout)
+
+    def activations(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the layers give: [N, 16, 20, 20], [N, 32, 9, 9], [N, 256]."""
+        first = F.relu_(self.conv1(inputs))
+        second = F.relu_(self.conv2(first))
+        return first, second, F.relu_(self.hidden(second.flatten(1)))
+
+    def outputs(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities [..., A] and values [...]."""
+        outputs = self.heads(hidden)
+        return torch.log_softmax(outputs[..., :ACTIONS], -1), outputs[..., ACTIONS]
+
+
+class Batch:
+    """Frames and rewards of one rollout, [T + 1, B, ...] and [T, B]; what they are makes no difference to the time."""
+
+    def __init__(self, batch: int, t_max: int) -> None:
+        self.frames = torch.randint(0, 256, (t_max + 1, batch, *SHAPE), dtype=torch.uint8)
+        self.rewards = torch.randn(t_max, batch)
+        self.discounts = torch.full((t_max, batch), 0.99)
+        self.cuts = torch.zeros(t_max, batch)
+
+    def loss(self, log_policy: Tensor, values: Tensor, actions: Tensor, bootstrap: Tensor) -> Tensor:
+        """Return the A3C loss of log-probabilities [T, B, A] and values [T, B]."""
+        returns = n_step_returns(self.rewards, self.discounts, self.cuts, bootstrap)
+        log_probs = log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        policy_loss = losses.policy_gradient_loss(log_probs, returns - values.detach())
+        entropy = losses.sum_over_time(losses.categorical_entropy(log_policy))
+        return policy_loss - 0.01 * entropy + 0.5 * losses.value_loss(values, returns)
+
+
+def sample(log_policy: Tensor) -> Tensor:
+    """Draw actions [B]."""
+    return torch.multinomial(log_policy.exp(), 1).squeeze(-1)
+
+
+def make_nets(acting: torch.memory_format, training: torch.memory_format) -> tuple[Net, Net]:
+    """Return the network in two layouts. They share the large matrix; the small kernels are copies of no cost."""
+    net = Net(training)
+    actor = net if acting == training else Net(acting)
+    actor.hidden, actor.heads = net.hidden, net.heads
+    return actor, net
+
+
+def separate(acting: torch.memory_format, training: torch.memory_format, batch: int, t_max: int) -> Callable[[], None]:
+    """Act without a graph, one frame per environment at a time; then pass the whole rollout forward and backward."""
+    actor, net = make_nets(acting, training)
+    data = Batch(batch, t_max)
+
+    def do() -> None:
+        with torch.no_grad():
+            actions = [sample(actor.outputs(actor.activations(actor.inputs(f))[2])[0]) for f in data.frames[:-1]]
+            bootstrap = actor.outputs(actor.activations(actor.inputs(data.frames[-1]))[2])[1]
+        hidden = net.activations(net.inputs(data.frames[:-1].flatten(0, 1)))[2].unflatten(0, (t_max, batch))
+        loss = data.loss(*net.outputs(hidden), torch.stack(actions), bootstrap)
+        torch.autograd.grad(loss, net.parameters)
+
+    return do
+
+
+def reused(acting: torch.memory_format, training: torch.memory_format, batch: int, t_max: int) -> Callable[[], None]:
+    """Act and keep what the layers gave; then only pass backward, the whole rollout at once, layer by layer."""
+    actor, net = make_nets(acting, training)
+    data = Batch(batch, t_max)
+    n = t_max * batch
+    kept = [torch.empty(n, *shape).contiguous(memory_format=training) for shape in ((16, 20, 20), (32, 9, 9))]
+    kept.append(torch.empty(n, 256))
+
+    def act(t: int) -> Tensor:
+        layers = actor.activations(actor.inputs(data.frames[t]))
+        for buffer, layer in zip(kept, layers, strict=True):
+            buffer[t * batch : (t + 1) * batch] = layer
+        return sample(actor.outputs(layers[-1])[0])
+
+    def do() -> None:
+        with torch.no_grad():
+            actions = torch.stack([act(t) for t in range(t_max)])
+            bootstrap = actor.outputs(actor.activations(actor.inputs(data.frames[-1]))[2])[1]
+        hidden = kept[-1].detach().requires_grad_()
+        loss = data.loss(*net.outputs(hidden.unflatten(0, (t_max, batch))), actions, bootstrap)
+        gradient, *_ = torch.autograd.grad(loss, [hidden, *net.heads.parameters()])
+        backward(net, [net.inputs(data.frames[:-1].flatten(0, 1)), *kept], gradient)
+
+    return do
+
+
+@torch.no_grad()
+def backward(net: Net, kept: list[Tensor], gradient: Tensor) -> list[Tensor]:
+    """Return the gradients of the torso's parameters from that of its output [N, 256]."""
+    inputs, first, second, hidden = kept
+    gradient = gradient * (hidden > 0)
+    of_hidden = [gradient.t() @ second.flatten(1), gradient.sum(0)]
+    gradient = (gradient @ net.hidden.weight).view_as(second).contiguous(memory_format=net.layout) * (second > 0)
+    gradient, *of_conv2 = _through(net.conv2, first, gradient, True)
+    _, *of_conv1 = _through(net.conv1, inputs, gradient * (first > 0), False)
+    return [*of_conv1, *of_conv2, *of_hidden]
+
+
+def _through(layer: torch.nn.Conv2d, inputs: Tensor, gradient: Tensor, wants_inputs: bool) -> tuple[Tensor, ...]:
+    shape, none = [layer.out_channels], [0, 0]
+    wants = [wants_inputs, True, True]
+    return convolution_backward(
+        gradient, inputs, layer.weight, shape, layer.stride, none, [1, 1], False, none, 1, wants
+    )
+
+
+_PLAIN, _LAST = torch.contiguous_format, torch.channels_last
+PASSES: dict[str, Callable[[int, int], Callable[[], None]]] = {
+    "NCHW": partial(separate, _PLAIN, _PLAIN),
+    "channels-last": partial(separate, _LAST, _LAST),
+    "NCHW to act, channels-last to train": partial(separate, _PLAIN, _LAST),
+    "NCHW, activations reused": partial(reused, _PLAIN, _PLAIN),
+    "channels-last, activations reused": partial(reused, _LAST, _LAST),
+    "NCHW to act, channels-last to train, activations reused": partial(reused, _PLAIN, _LAST),
+}

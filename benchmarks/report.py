@@ -1,0 +1,128 @@
+"""From measurements to the table: medians over undisturbed rounds, ratios between contenders of the same round."""
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench import Row
+
+FRAMES_PER_STEP = 4
+Spread = dict[str, float]  # median, min, max
+
+
+def make_report(rows: "list[Row]", workers: int) -> dict[str, Any]:
+    """Return one summary per contender and the ratios of asyncrl to the best of each group.
+
+    Args:
+        rows: of all rounds; the pilot counts only where a contender was not measured again.
+        workers: processes of a ceiling, to turn processor time into a rate.
+    """
+    summaries = {name: _summary([row for row in rows if row.contender == name]) for name in _names(rows)}
+    best = {group: _best(group, rows, summaries) for group in dict.fromkeys(row.group for row in rows)}
+    return {"summaries": summaries, "best": best, "ratios": _ratios(rows, best, workers)}
+
+
+def _names(rows: "list[Row]") -> list[str]:
+    return list(dict.fromkeys(row.contender for row in rows))
+
+
+def _summary(rows: "list[Row]") -> dict[str, Any]:
+    rounds = [row for row in rows if row.round > 0] or rows
+    kept = [row.measurement for row in rounds if row.quiet]
+    return {
+        "group": rows[0].group,
+        "pilot_only": rounds is rows and all(row.round == 0 for row in rows),
+        "kept": len(kept),
+        "dropped": len(rounds) - len(kept),
+        "steps_per_second": _spread([m.steps_per_second for m in kept]),
+        "cpu_micros_per_step": _spread([m.cpu_micros_per_step for m in kept]),
+        "startup_seconds": _spread([m.startup_seconds for m in kept]),
+        "foreign_load": _spread([m.foreign_load for m in kept]),
+    }
+
+
+def _spread(values: list[float]) -> Spread | None:
+    return {"median": median(values), "min": min(values), "max": max(values)} if values else None
+
+
+def _best(group: str, rows: "list[Row]", summaries: dict[str, Any]) -> str | None:
+    """Return the contender of `group` with the best median: least processor time for ceilings, else most steps/s."""
+    measured = [n for n in _names([r for r in rows if r.group == group]) if summaries[n]["kept"]]
+    measured = [n for n in measured if not summaries[n]["pilot_only"]] or measured
+    if group in ("environments", "network"):
+        return min(measured, key=lambda n: summaries[n]["cpu_micros_per_step"]["median"], default=None)
+    return max(measured, key=lambda n: summaries[n]["steps_per_second"]["median"], default=None)
+
+
+def _ratios(rows: "list[Row]", best: dict[str, str | None], workers: int) -> dict[str, Spread | None]:
+    """Return ratios within a round, over the rounds in which all that a ratio needs was undisturbed."""
+    peer, share, cpu_share = [], [], []
+    for number in {row.round for row in rows if row.round > 0}:
+        found = {row.contender: row.measurement for row in rows if row.round == number and row.quiet}
+        ours, sb3, environments, network = (
+            found.get(best.get(group) or "") for group in ("asyncrl", "sb3", "environments", "network")
+        )
+        if ours and sb3:
+            peer.append(ours.steps_per_second / sb3.steps_per_second)
+        if ours and environments and network:
+            floor = environments.cpu_micros_per_step + network.cpu_micros_per_step
+            share.append(ours.steps_per_second / (workers * 1e6 / floor))
+            cpu_share.append(floor / ours.cpu_micros_per_step)
+    return {
+        "asyncrl_to_sb3": _spread(peer),
+        "share_of_roofline": _spread(share),
+        "share_of_roofline_cpu": _spread(cpu_share),
+    }
+
+
+def print_report(result: dict[str, Any]) -> None:
+    """Print the table and the ratios."""
+    from rich.console import Console
+    from rich.table import Table
+
+    settings, machine = result["settings"], result["machine"]
+    table = Table(
+        title=f"{settings['env']}, {settings['workers']} x {settings['envs_per_worker']} environments, "
+        f"{machine['cores']} cores: median (min to max)"
+    )
+    table.add_column("contender", overflow="fold")
+    for column in ("steps/s", "frames/s", "CPU us/step", "start-up s", "foreign load", "rounds"):
+        table.add_column(column, justify="right")
+    for name, summary in result["summaries"].items():
+        table.add_row(*_cells(name, summary, name == result["best"][summary["group"]]))
+    console = Console(width=None if Console().is_terminal else 150)
+    console.print(table)
+    console.print(f"{machine['processor']} ({machine['capability']}), torch {machine['torch']}", highlight=False)
+    for name, title in _TITLES.items():
+        console.print(f"{title}: {_text(result['ratios'][name], '.2f')}", highlight=False)
+
+
+_TITLES = {
+    "asyncrl_to_sb3": "asyncrl / best of SB3, steps/s of the same round",
+    "share_of_roofline": "share of the roofline 1 / (environments + network), steps/s",
+    "share_of_roofline_cpu": "the same in processor time per step",
+}
+
+
+def _cells(name: str, summary: dict[str, Any], is_best: bool) -> tuple[str, ...]:
+    rate = summary["steps_per_second"]
+    frames = None if rate is None else {key: FRAMES_PER_STEP * value for key, value in rate.items()}
+    rounds = "pilot" if summary["pilot_only"] else str(summary["kept"])
+    dropped = f", {summary['dropped']} disturbed" if summary["dropped"] else ""
+    return (
+        f"[bold]{name}[/]" if is_best else name,
+        _text(rate, ",.0f"),
+        "" if frames is None else f"{frames['median']:,.0f}",
+        _text(summary["cpu_micros_per_step"], ",.0f"),
+        "" if rate is None else f"{summary['startup_seconds']['median']:.1f}",
+        "" if rate is None else f"{summary['foreign_load']['median']:.1%}",
+        rounds + dropped,
+    )
+
+
+def _text(spread: Spread | None, form: str) -> str:
+    if spread is None:
+        return "no quiet round"
+    low, high = f"{spread['min']:{form}}", f"{spread['max']:{form}}"
+    middle = f"{spread['median']:{form}}"
+    return middle if low == high else f"{middle} ({low} to {high})"
