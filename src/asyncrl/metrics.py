@@ -64,6 +64,7 @@ class Gatherer:
     updates: int = 0
     sums: Tally = field(default_factory=Tally)
     staleness: Tally = field(default_factory=Tally)
+    _before: tuple[dict[str, float], float] = ({}, 0.0)  # stats and mean staleness of the interval before
 
     def add(self, report: Report) -> None:
         """Take in one worker's report."""
@@ -98,16 +99,19 @@ class Gatherer:
 
     @property
     def stats(self) -> dict[str, float]:
-        """Means of the logged numbers over the present interval."""
-        return {name: value / self.updates for name, value in self.sums.items()} if self.updates else {}
+        """Means of the logged numbers over the present interval, or the one before while this one is empty."""
+        return {name: value / self.updates for name, value in self.sums.items()} if self.updates else self._before[0]
 
     @property
     def mean_staleness(self) -> float:
-        """Mean staleness over the present interval, in updates of others."""
-        return sum(lag * count for lag, count in self.staleness.items()) / max(1, self.staleness.total())
+        """Mean staleness over the present interval, in updates of others, or over the one before."""
+        if not self.staleness:
+            return self._before[1]
+        return sum(lag * count for lag, count in self.staleness.items()) / self.staleness.total()
 
     def next_interval(self) -> None:
         """Begin a new interval; recent episodes stay."""
+        self._before = (self.stats, self.mean_staleness)
         self.updates, self.sums, self.staleness = 0, Tally(), Tally()
 
 

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
@@ -88,7 +89,7 @@ class Trainer:
         self._best_saved: float | None = state["best_score"]
         self.interrupted = False
         self.started = time.monotonic()
-        self._marks = (self.started, self.store.counters.copy())
+        self._marks = deque([(self.started, self.store.counters.copy())])
 
     @property
     def seconds(self) -> float:
@@ -103,7 +104,7 @@ class Trainer:
         """
         self.log = RunLog(self.run_dir)
         self.started = time.monotonic()
-        self._marks = (self.started, self.store.counters.copy())
+        self._marks = deque([(self.started, self.store.counters.copy())])
         with _signals(self._interrupt):
             try:
                 self.pool.start()
@@ -171,7 +172,6 @@ class Trainer:
     def _log_interval(self) -> None:
         self.log.progress(self.progress(), dict(self.gatherer.staleness))
         self.gatherer.next_interval()
-        self._marks = (time.monotonic(), self.store.counters.copy())
 
     def _stop(self) -> None:
         """End every process, then write what is left: the last metrics and the last checkpoint."""
@@ -215,9 +215,7 @@ class Trainer:
 
     def progress(self) -> Progress:
         """Return where the run stands now."""
-        then, before = self._marks
-        elapsed = max(time.monotonic() - then, 1e-6)
-        rates = (self.store.counters - before) / elapsed
+        rates = self._rates()
         totals = self.store.counters.sum(0)
         return Progress(
             frames=int(totals[Counter.FRAMES]),
@@ -236,6 +234,15 @@ class Trainer:
             evaluated_score=None if self.evaluation is None else self.evaluation.mean,
             workers=tuple(self._worker_progress(worker, rates) for worker in range(self.config.workers)),
         )
+
+    def _rates(self) -> np.ndarray:
+        """Return counts per second [W + 1, Counter] over about the last ten seconds."""
+        now = time.monotonic()
+        self._marks.append((now, self.store.counters.copy()))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= LOG_SECONDS:
+            self._marks.popleft()
+        (then, before), (_, after) = self._marks[0], self._marks[-1]
+        return (after - before) / max(now - then, 1e-6)
 
     def _worker_progress(self, worker: int, rates: np.ndarray) -> WorkerProgress:
         counters = self.store.counters[worker]
