@@ -25,8 +25,6 @@ FLOORS = {
         "metrics",
         "pool",
         "evaluator",
-        "simulate",
-        "a2c",
         "trainer",
     ],
     "4 people": ["trust", "arguments", "display", "agent", "run", "plots", "video", "cli", "__main__"],
