@@ -71,13 +71,24 @@ def test_the_players_memory_is_the_networks_unrolled_and_forgets_where_told() ->
     player = Player(config, network, 2, "greedy", seed=0)
     for t in range(6):
         player.act(observations[t])
-        player.forget(np.array([t == 2, False]))
+        if t == 2:
+            player.forget(np.array([True, False]))
     begins = torch.zeros(6, 2, dtype=torch.bool)
     begins[0] = begins[3, 0] = True
     _, wanted = network(torch.from_numpy(observations), begins, network.initial_state(2))
     for ours, theirs in zip(player.state, wanted, strict=True):
         torch.testing.assert_close(ours, theirs)
         assert not ours.requires_grad
+
+
+def test_memory_begins_anew_with_every_episode_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, resets = Config(core="lstm", lstm_size=4), []
+    network = network_of(config)
+    network.register_forward_pre_hook(lambda _, inputs: resets.append(inputs[1][0].tolist()))
+    world = script([[GO, TERMINATED], [LIFE_LOST, GO], [TRUNCATED, GO], [GO, TERMINATED]], [[0, 0]] * 4)
+    monkeypatch.setattr("asyncrl.evaluate.make_envs", lambda *_: ScriptedEnvironments(world))
+    evaluate(config, network, episodes=2)
+    assert resets == [[True, True], [False, True], [False, False]]
 
 
 @pytest.mark.parametrize("core", ["ff", "lstm"])
