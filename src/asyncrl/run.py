@@ -145,9 +145,21 @@ def _open(path: Path, env: str | None, changes: dict[str, Any]) -> tuple[Config,
     if fixed:
         raise UserError(f"{fixed[0]} cannot change on resume: only {', '.join(sorted(_MAY_CHANGE))} can")
     config = dataclasses.replace(config, **changes, run_dir=run_dir)
-    if checkpoint.state["frames"] >= config.frames:
-        raise UserError(f"{run_dir} is done with its {config.frames:,} frames: give more with --frames")
+    if end := _end(config, checkpoint.state):
+        raise UserError(f"{run_dir} {end}")
     return config, run_dir, checkpoint
+
+
+def _end(config: Config, state: dict[str, Any]) -> str | None:
+    """Return why a run in `state` has nothing left to do, or None."""
+    evaluation = state["evaluation"]
+    if state["frames"] >= config.frames:
+        return f"is done with its {config.frames:,} frames: give more with --frames"
+    if config.max_time is not None and state["seconds"] >= config.max_time:
+        return f"is done with its {config.max_time:g} seconds: give more with --max-time"
+    if config.stop_at_score is not None and evaluation and evaluation["evaluated_score"] >= config.stop_at_score:
+        return f"has reached its score of {config.stop_at_score:g}: give a higher one with --stop-at-score"
+    return None
 
 
 def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: Show, announce: Announce) -> Run:

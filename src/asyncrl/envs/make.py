@@ -61,6 +61,8 @@ def _environment_maker(env: str, **how: Any) -> Callable[[], gymnasium.Env]:
 
 
 def _imported_function(module: str, name: str) -> Callable[..., gymnasium.Env]:
+    if module == "__main__":
+        raise UserError(f"{module}:{name} is out of the workers' reach: put it into a module that they can import")
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
