@@ -192,27 +192,6 @@ def test_generalised_advantages_reduce_to_the_papers_at_lambda_one(monkeypatch: 
     assert not torch.allclose(plain[0].gradient, short[0].gradient, rtol=0.01)
 
 
-def test_normalised_advantages_have_mean_zero_and_deviation_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen through the policy head's bias, whose gradient is the sum of -A (one-hot - pi)."""
-    config = dataclasses.replace(BASE, normalize_advantages=True, entropy_cost=0.0, value_cost=0.0)
-    script = random_script(ROLLOUTS * T_MAX, 4, seed=6)
-    run = Run(config, script, monkeypatch)
-    p = split_theta(run.thetas[0].numpy(), run.network)
-    advantages, directions = [], []
-    for b in range(4):
-        window = Window(script, run.actions, b, 0, T_MAX, zero_state())
-        features, states = unroll(p, window)
-        for s, big_r in enumerate(paper_returns(config, window, p, states)):
-            advantages.append(big_r - state_value(p, features[s]))
-            directions.append(
-                np.eye(NUM_ACTIONS)[run.actions[s, b]] - np.exp(log_softmax(linear(p, "policy", features[s])))
-            )
-    scaled = (np.array(advantages) - np.mean(advantages)) / np.std(advantages)
-    wanted = -(scaled[:, None] * directions).sum(0) / 4
-    names = split_theta(run.updates[0].gradient.numpy(), run.network)
-    np.testing.assert_allclose(names["policy.bias"], wanted, rtol=1e-3, atol=1e-4)
-
-
 def test_logged_numbers_are_the_parts_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     script = random_script(ROLLOUTS * T_MAX, 4, seed=7)
     run = Run(BASE, script, monkeypatch)

@@ -348,7 +348,6 @@ PAPER = {
     "gae_lambda": 1.0,
     "entropy_cost": 0.01,
     "value_cost": 0.5,
-    "normalize_advantages": False,
     "network": "conv2013",
     "initialization": "torch",
     "standardize_inputs": False,

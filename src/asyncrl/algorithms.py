@@ -71,8 +71,6 @@ def actor_critic_loss(
     else:
         returns = lambda_returns(*args, values.detach(), bootstrap, config.gae_lambda)
     advantages = returns - values.detach()
-    if config.normalize_advantages:
-        advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-8)
     log_probs = outputs.log_policy.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
     entropies = losses.categorical_entropy(outputs.log_policy)
     policy_loss = losses.policy_gradient_loss(log_probs, advantages)

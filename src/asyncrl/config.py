@@ -72,8 +72,6 @@ class Config:
     entropy_cost: float = 0.01
     # Weight of the value loss 1/2 (R - V)^2. Paper: not printed; the authors use 0.5.
     value_cost: float = 0.5
-    # Scale the advantages of each rollout to mean 0, standard deviation 1 (not in the paper).
-    normalize_advantages: bool = False
 
     # Network: conv2013 (16-32-256, supplement 8), conv2015 (32-64-64-512, section 5.1), mlp, or auto by observation.
     network: NetworkName = "auto"
@@ -234,7 +232,6 @@ def fast_preset() -> Config:
         envs_per_worker=8,
         t_max=20,
         gae_lambda=0.95,
-        normalize_advantages=True,
         initialization="orthogonal",
         standardize_inputs=True,
         optimizer="adam",
