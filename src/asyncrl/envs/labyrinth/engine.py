@@ -26,8 +26,8 @@ TICS_PER_SECOND = 35  # Doom's clock
 WIDTH, HEIGHT, VIEW = 256, 192, 168  # pixels drawn, and the square in their middle that is the view
 VIEW_DEGREES = 90
 FULL_DEGREES = 2 * math.degrees(math.atan(WIDTH / VIEW * math.tan(math.radians(VIEW_DEGREES / 2))))
-# A new level starts at 90 degrees and widens by at most 7 degrees a tic after the command, itself one tic.
-SETTLE_TICS = 2 + math.ceil((FULL_DEGREES - 90) / 7)
+# On a new level the view widens from 90 degrees by 7 a tic, which takes 5, and Doom's player stands still for 8.
+SETTLE_TICS = 8
 BUTTONS = ("MOVE_FORWARD", "MOVE_BACKWARD", "MOVE_LEFT", "MOVE_RIGHT", "TURN_LEFT_RIGHT_DELTA")
 VARIABLES = ("ITEMCOUNT", "ARMOR", "POSITION_X", "POSITION_Y", "ANGLE")
 HIDDEN = (
@@ -36,6 +36,7 @@ HIDDEN = (
 )  # fmt: skip
 START_TOLERANCE_UNITS = 4
 MAX_LOG_BYTES = 1 << 18
+
 
 class Report(NamedTuple):
     """What the engine says after an action."""

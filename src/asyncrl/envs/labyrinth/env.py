@@ -60,8 +60,8 @@ class LabyrinthEnv(gymnasium.Env[np.ndarray, int]):
     def __init__(
         self,
         *,
-        size: int = 11,
-        apples: int = 10,
+        size: int = 9,
+        apples: int = 8,
         episode_seconds: float = 60.0,
         tics_per_action: int = 4,
         textures: str = "varied",

@@ -80,7 +80,17 @@ def rehearse(engine: Path, data: Path) -> None:
         wad = Path(folder) / "labyrinth.wad"
         wad.write_bytes(make_wad(MIN_SLOT_BYTES)[0])
         command = [str(engine), "-iwad", str(data), "-file", str(wad), "-config", f"{folder}/config.ini"]
-        command += ["-norun", "-nosound", "-nojoy", "+viz_nosound", "1", "+viz_window_hidden", "1", "+viz_noxserver", "1"]
+        command += [
+            "-norun",
+            "-nosound",
+            "-nojoy",
+            "+viz_nosound",
+            "1",
+            "+viz_window_hidden",
+            "1",
+            "+viz_noxserver",
+            "1",
+        ]
         try:
             result = subprocess.run(
                 command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -115,7 +125,9 @@ class NamingTheCause:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and type(error).__module__.startswith("vizdoom"):
-            raise EngineError(f"the Doom engine failed while {self._doing}: {error} ({read_cause(self._log)})") from error
+            raise EngineError(
+                f"the Doom engine failed while {self._doing}: {error} ({read_cause(self._log)})"
+            ) from error
 
 
 def read_cause(log: Path) -> str:

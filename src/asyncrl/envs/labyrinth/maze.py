@@ -69,7 +69,7 @@ def check_options(size: int, apples: int, generator: str) -> None:
         raise OptionError(f"generator must be one of {', '.join(GENERATORS)}, not {generator!r}")
 
 
-def make_maze(seed: int, size: int = 11, apples: int = 10, generator: str = "rooms") -> Maze:
+def make_maze(seed: int, size: int = 9, apples: int = 8, generator: str = "rooms") -> Maze:
     """Make the maze of a seed: the same for the same arguments on every machine.
 
     Args:

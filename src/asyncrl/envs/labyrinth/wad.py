@@ -5,6 +5,7 @@ file holds two level slots of fixed size and each new level is written over the 
 a new maze costs about 2 ms, where a restart of the engine would cost 300.
 """
 
+import functools
 import struct
 
 from asyncrl.envs.labyrinth import art
@@ -71,17 +72,22 @@ def count_slot_bytes(size: int) -> int:
     return max(MIN_SLOT_BYTES, 2 * size * (size + 1) * BYTES_PER_WALL)
 
 
-def make_lumps(slot_bytes: int) -> list[tuple[str, bytes]]:
-    """Return all lumps in order, the level slots empty."""
+@functools.cache
+def make_art_lumps() -> tuple[tuple[str, bytes], ...]:
+    """Return palette, textures and sprites as lumps, drawn once per process."""
     palette = art.make_palette()
     textures = [(name, art.encode_png(pixels)) for name, pixels in zip(art.WALLS, art.draw_walls(), strict=True)]
     textures += [(art.FLOOR, art.encode_png(art.draw_floor())), (art.SKY, art.encode_png(art.draw_sky()))]
     sprites = [("LAPLA0", art.encode_png(art.draw_apple(), (32, 70)))]  # floats 4 units above the floor
     for k in range(art.PORTAL_FRAMES):
         sprites.append((f"LPTL{'ABCD'[k]}0", art.encode_png(art.draw_portal(k), (32, 98))))
-    lumps = [("PLAYPAL", palette.tobytes()), ("COLORMAP", art.make_colormap(palette))]
-    lumps += [("DECORATE", DECORATE), ("MAPINFO", make_mapinfo())]
-    lumps += [("TX_START", b""), *textures, ("TX_END", b""), ("S_START", b""), *sprites, ("S_END", b"")]
+    colors = [("PLAYPAL", palette.tobytes()), ("COLORMAP", art.make_colormap(palette))]
+    return (*colors, ("TX_START", b""), *textures, ("TX_END", b""), ("S_START", b""), *sprites, ("S_END", b""))
+
+
+def make_lumps(slot_bytes: int) -> list[tuple[str, bytes]]:
+    """Return all lumps in order, the level slots empty."""
+    lumps = [("DECORATE", DECORATE), ("MAPINFO", make_mapinfo()), *make_art_lumps()]
     for slot in SLOTS:
         lumps += [(slot, b""), ("TEXTMAP", b" " * slot_bytes), ("ENDMAP", b"")]
     return lumps
