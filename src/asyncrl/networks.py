@@ -39,10 +39,11 @@ class Standardize(nn.Module):
         self.register_buffer("scale", 1 / torch.as_tensor(statistics.deviation, dtype=torch.float32))
 
     def forward(self, observations: Tensor) -> Tensor:
-        # channels_last suits oneDNN: see docs/log.md for what it gains.
-        layout = torch.channels_last if observations.dim() == 4 else torch.contiguous_format
-        floats = observations.to(torch.float32, memory_format=layout, copy=True)
-        return floats.sub_(self.mean).mul_(self.scale)
+        floats = observations.to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)
+        # In channels_last the first convolution goes backward 2.8 times as fast, but forward no faster: acting spares
+        # itself the transposition. Converting first and transposing then is faster than both at once.
+        transposes = floats.dim() == 4 and torch.is_grad_enabled()
+        return floats.contiguous(memory_format=torch.channels_last) if transposes else floats
 
 
 class Convolutions(nn.Sequential):
