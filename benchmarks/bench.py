@@ -5,9 +5,12 @@ the same cores. A measurement during which other processes took more than a few 
 left out if it stays so.
 """
 
+import contextlib
 import dataclasses
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -74,6 +77,7 @@ def main() -> int:
     if not Path("/proc/stat").exists():
         print("bench: needs Linux, whose /proc tells processor time and foreign load", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every `finally`
     contenders = [c for c in make_contenders(args) if not args.only or c.group in args.only]
     rows = run_rounds(contenders, args)
     result = {
@@ -137,18 +141,23 @@ def measure_quietly(contender: Contender, number: int, args: Arguments) -> list[
 def measure(contender: Contender) -> Measurement:
     """Run one contender in a session of its own and return what it measured."""
     command = [*contender.command, "--started", str(time.monotonic())]
-    process = subprocess.run(
+    process = subprocess.Popen(
         command,
-        check=False,
         cwd=HERE,
         env=contender.environment(),
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+    try:
+        output, errors = process.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # usually nothing is left; Ctrl-C and SIGTERM end it all
+            os.killpg(process.pid, signal.SIGKILL)
     if process.returncode != 0:
-        raise SystemExit(f"bench: {contender.name} failed:\n{process.stdout}{process.stderr}")
-    return Measurement(**json.loads(process.stdout.strip().splitlines()[-1]))
+        raise SystemExit(f"bench: {contender.name} failed:\n{output}{errors}")
+    return Measurement(**json.loads(output.strip().splitlines()[-1]))
 
 
 def describe_machine() -> dict[str, str | int]:
