@@ -13,6 +13,7 @@ from asyncrl import losses
 from asyncrl.config import Algo, Config
 from asyncrl.exploration import epsilon_greedy
 from asyncrl.networks import ActorCritic, CoreState, Network, PolicyValue, QNetwork
+from asyncrl.optim import linear_anneal
 from asyncrl.returns import lambda_returns, n_step_returns, one_step_targets
 from asyncrl.rollout import Rollout
 
@@ -55,11 +56,12 @@ def greedy_values(outputs: Tensor) -> Tensor:
 
 
 def actor_critic_loss(
-    network: ActorCritic, target: ActorCritic | None, rollout: Rollout, config: Config
+    network: ActorCritic, target: ActorCritic | None, rollout: Rollout, config: Config, done: float
 ) -> tuple[Tensor, Stats]:
     """Return A3C's loss (Algorithm S3 and section 4) and its parts.
 
-    Policy -log pi(a|s) A - beta H, plus value_cost times 1/2 (R - V)^2, with A = R - V a constant.
+    Policy -log pi(a|s) A - beta H, plus value_cost times 1/2 (R - V)^2, with A = R - V a constant. `done` is the
+    share of the run that has passed, which beta may follow.
     """
     steps = len(rollout.rewards)
     outputs, state = network(rollout.observations[:steps], rollout.resets, rollout.core_state)
@@ -75,7 +77,8 @@ def actor_critic_loss(
     entropies = losses.categorical_entropy(outputs.log_policy)
     policy_loss = losses.policy_gradient_loss(log_probs, advantages)
     value_loss = losses.value_loss(values, returns)
-    loss = policy_loss - config.entropy_cost * losses.sum_over_time(entropies) + config.value_cost * value_loss
+    beta = linear_anneal(config.entropy_cost, config.entropy_cost * config.final_entropy_cost, done)
+    loss = policy_loss - beta * losses.sum_over_time(entropies) + config.value_cost * value_loss
     stats = {
         "policy_loss": policy_loss.item() / steps,
         "value_loss": value_loss.item() / steps,
@@ -96,7 +99,9 @@ def next_values(network: Network, rollout: Rollout, state: CoreState, value: Cal
     return value(outputs)[0]
 
 
-def n_step_q_loss(network: QNetwork, target: QNetwork, rollout: Rollout, config: Config) -> tuple[Tensor, Stats]:
+def n_step_q_loss(
+    network: QNetwork, target: QNetwork, rollout: Rollout, config: Config, done: float
+) -> tuple[Tensor, Stats]:
     """Return the loss of asynchronous n-step Q-learning (Algorithm S2): R bootstraps from max_a Q(s_T, a; theta-)."""
     _, state = _target_outputs(target, rollout, len(rollout.rewards))
     bootstrap = next_values(target, rollout, state, greedy_values)
@@ -104,14 +109,18 @@ def n_step_q_loss(network: QNetwork, target: QNetwork, rollout: Rollout, config:
     return _q_loss(network, rollout, targets)
 
 
-def one_step_q_loss(network: QNetwork, target: QNetwork, rollout: Rollout, config: Config) -> tuple[Tensor, Stats]:
+def one_step_q_loss(
+    network: QNetwork, target: QNetwork, rollout: Rollout, config: Config, done: float
+) -> tuple[Tensor, Stats]:
     """Return the loss of asynchronous one-step Q-learning (Algorithm 1): y = r + gamma max_a Q(s', a; theta-)."""
     outputs, _ = _target_outputs(target, rollout, len(rollout.observations))
     targets = one_step_targets(rollout.rewards, rollout.discounts, rollout.cuts, greedy_values(outputs)[1:])
     return _q_loss(network, rollout, targets)
 
 
-def one_step_sarsa_loss(network: QNetwork, target: QNetwork, rollout: Rollout, config: Config) -> tuple[Tensor, Stats]:
+def one_step_sarsa_loss(
+    network: QNetwork, target: QNetwork, rollout: Rollout, config: Config, done: float
+) -> tuple[Tensor, Stats]:
     """Return the loss of asynchronous one-step Sarsa (section 4): y = r + gamma Q(s', a'; theta-), a' really taken."""
     outputs, _ = _target_outputs(target, rollout, len(rollout.observations))
     assert rollout.next_actions is not None

@@ -70,6 +70,8 @@ class Config:
     gae_lambda: float = 1.0
     # Weight beta of the entropy bonus (supplement 8: 0.01).
     entropy_cost: float = 0.01
+    # Entropy weight at the end of --frames, as a fraction of the first (the paper keeps it; 0 anneals it away).
+    final_entropy_cost: float = 1.0
     # Weight of the value loss 1/2 (R - V)^2. Paper: not printed; the authors use 0.5.
     value_cost: float = 0.5
 
@@ -198,6 +200,7 @@ _CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("gamma", _fraction, "between 0 and 1"),
     ("gae_lambda", _fraction, "between 0 and 1"),
     ("entropy_cost", _not_negative, "0 or more"),
+    ("final_entropy_cost", _fraction, "between 0 and 1"),
     ("value_cost", _not_negative, "0 or more"),
     ("lstm_size", _positive, "at least 1"),
     ("learning_rate", _positive, "positive"),
@@ -232,6 +235,7 @@ def fast_preset() -> Config:
         envs_per_worker=8,
         t_max=20,
         gae_lambda=0.95,
+        final_entropy_cost=0.0,
         initialization="orthogonal",
         standardize_inputs=True,
         optimizer="adam",

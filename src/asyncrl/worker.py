@@ -51,12 +51,14 @@ class Learner:
         self.state: WorkerState = start_worker_state(config, envs, self.network.initial_state(envs.num_envs), seeds[0])
         self.final_epsilons = draw_final_epsilons(envs.num_envs, np.random.default_rng(seeds[1]))
         self.epsilons: Tensor = torch.ones(envs.num_envs)
+        self.done = 0.0  # share of the run that had passed at the last pull
 
     def pull(self, store: ParameterStore) -> int:
         """Synchronise with the store (Algorithm S3: theta' = theta); return the updates made before."""
+        frames = store.total(Counter.FRAMES)
+        self.done = frames / self.config.frames
         if self.target is not None:
             self.target_snapshot.copy_(store.target)
-            frames = store.total(Counter.FRAMES)
             epsilons = annealed_epsilons(self.final_epsilons, frames, self.config.epsilon_frames)
             self.epsilons = torch.from_numpy(epsilons).float()
         return store.pull(self.snapshot)
@@ -81,7 +83,7 @@ def compute_update(learner: Learner) -> Update:
     """Do one pass of Algorithm S3's loop under the present snapshot: act for t_max steps, return the gradient."""
     config, algorithm, worker = learner.config, learner.algorithm, learner.state
     rollout = collect_rollout(config, worker, learner.act, learner.evaluate, algorithm.keeps_next_action)
-    loss, stats = algorithm.loss(learner.network, learner.target, rollout, config)
+    loss, stats = algorithm.loss(learner.network, learner.target, rollout, config, learner.done)
     gradient = flat_gradient(loss, learner.network)
     stats["gradient_norm"] = clip_global_norm_(gradient, config.max_grad_norm)
     steps = rollout.rewards.numel()
