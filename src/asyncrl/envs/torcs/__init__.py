@@ -7,5 +7,6 @@ from asyncrl.envs.torcs.process import CarState, HostError
 from asyncrl.envs.torcs.rules import Rules
 
 __all__ = [
-    "APT_COMMAND", "CarState", "HostError", "Rules", "TorcsEnv", "build_host", "cars", "check_installed", "robots", "tracks",
+    "APT_COMMAND", "CarState", "HostError", "Rules", "TorcsEnv", "build_host", "cars", "check_installed", "robots",
+    "tracks",
 ]  # fmt: skip

@@ -41,7 +41,7 @@ def cars() -> tuple[str, ...]:
 
 @cache
 def robots() -> tuple[str, ...]:
-    """Return the robots that can be loaded, as "module:index": Debian leaves out the non-free cars some of them need."""
+    """Return the robots that can be loaded, as "module:index". Debian leaves out the non-free cars of some."""
     check_installed()
     names = []
     for file in sorted((DATA_FOLDER / "drivers").glob("*/*.xml")):

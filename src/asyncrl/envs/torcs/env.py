@@ -1,5 +1,6 @@
 """`asyncrl/Torcs-v0`: a race in TORCS as a Gymnasium environment, in lock-step with its agent."""
 
+from dataclasses import fields
 from typing import Any
 
 import gymnasium
@@ -41,7 +42,8 @@ class TorcsEnv(gymnasium.Env):
         reward_scale: reward per m/s of mean speed along the road's axis during a step.
         random_start: start anywhere along the track, by the seed; otherwise at the end of the grid.
         damage: whether collisions damage the agent's car.
-        rules: limits of an episode.
+        traction_control: whether its driven wheels are kept from spinning under full throttle.
+        rules: limits of an episode, as `Rules` or as a dict of those that differ.
         render_mode: None or "rgb_array".
         render_scale: the rendered picture is this many times as large as the observed one.
         timeout_seconds: wall-clock limit for one answer of the host.
@@ -67,7 +69,8 @@ class TorcsEnv(gymnasium.Env):
         reward_scale: float = 0.01,
         random_start: bool = True,
         damage: bool = True,
-        rules: Rules | dict[str, float | None] = Rules(),  # noqa: B008  (frozen)
+        traction_control: bool = True,
+        rules: Rules | dict[str, float | None] | None = None,
         render_mode: str | None = None,
         render_scale: int = 4,
         timeout_seconds: float = 30.0,
@@ -82,7 +85,8 @@ class TorcsEnv(gymnasium.Env):
         self._car = find_car(car)
         self._opponents = find_opponents(opponents, self._car)
         build_host()  # here, so that a missing compiler shows when the environment is made
-        self._kind, self._size, self._damage = observation, size, damage
+        self._kind, self._size = observation, size
+        self._car_options = {"damage": damage, "traction_control": traction_control}
         self._physics_steps = _physics_steps(action_seconds)
         self._reward_scale, self._random_start = reward_scale, random_start
         self._timeout_seconds, self._max_restarts = timeout_seconds, max_restarts
@@ -91,7 +95,7 @@ class TorcsEnv(gymnasium.Env):
         self._discrete, self._steer_lock = actions == "discrete", steer_lock
         self.action_space = controls_.action_space(actions)
         self.observation_space = self._make_observation_space()
-        self._referee = Referee(rules if isinstance(rules, Rules) else Rules(**rules), action_seconds)
+        self._referee = Referee(rules if isinstance(rules, Rules) else _make_rules(rules or {}), action_seconds)
         self._host: Host | None = None
         self._base_bytes = 0  # what the host held after its first reset
         self._failures = 0
@@ -186,7 +190,7 @@ class TorcsEnv(gymnasium.Env):
                 graphics=self._kind != "state" or self.render_mode is not None,
                 size=(self._size, self._size),
                 view_scale=self._render_scale if self.render_mode else 0,
-                damage=self._damage,
+                **self._car_options,
                 timeout_seconds=self._timeout_seconds,
             )
         return self._host
@@ -260,6 +264,13 @@ def _physics_steps(action_seconds: float) -> int:
     if not 0.02 - 1e-9 <= action_seconds <= 10 or steps % 10 or abs(steps * _PHYSICS_SECONDS - action_seconds) > 1e-9:
         raise UserError(f"action_seconds must be a multiple of 0.02 from 0.02 to 10, not {action_seconds}")
     return steps
+
+
+def _make_rules(limits: dict[str, Any]) -> Rules:
+    unknown = set(limits) - {field.name for field in fields(Rules)}
+    if unknown:
+        raise UserError(f"rules has no {', '.join(sorted(unknown))}; it has {', '.join(f.name for f in fields(Rules))}")
+    return Rules(**limits)
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

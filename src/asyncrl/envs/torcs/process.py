@@ -85,6 +85,7 @@ class Host:
         size: height and width of a picture, in pixels.
         view_scale: how many times as large the pictures of `view` are; 0 if never asked for.
         damage: whether collisions damage the agent's car.
+        traction_control: whether the agent's car keeps its driven wheels from spinning.
         timeout_seconds: wall-clock limit for one answer.
 
     Raises:
@@ -102,11 +103,13 @@ class Host:
         size: tuple[int, int] = (84, 84),
         view_scale: int = 0,
         damage: bool = True,
+        traction_control: bool = True,
         timeout_seconds: float = 30.0,
     ) -> None:
         command = [
             str(build_host()), f"local={DRIVER_FOLDER}/local/", f"library={LIBRARY_FOLDER}/", f"data={DATA_FOLDER}/",
             f"track={track}", f"car={car}", f"skill={3 if damage else 0}", f"graphics={int(graphics)}",
+            f"traction_control={int(traction_control)}",
             f"height={size[0]}", f"width={size[1]}", f"view_scale={view_scale}", f"parent={os.getpid()}",
             *(f"opponent={each.module}:{each.index}" + (f":{each.car}" if each.car else "") for each in opponents),
         ]  # fmt: skip

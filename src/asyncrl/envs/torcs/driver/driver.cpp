@@ -86,6 +86,7 @@ static bool parse_arguments(int count, char **values, Arguments &a) {
 		else if (key == "track") a.world.track = value;
 		else if (key == "car") a.world.car = value;
 		else if (key == "skill") a.world.skill = atoi(value.c_str());
+		else if (key == "traction_control") a.world.traction_control = value == "1";
 		else if (key == "opponent") a.world.opponents.push_back(parse_opponent(value));
 		else if (key == "graphics") a.graphics = value == "1";
 		else if (key == "width") a.width = atoi(value.c_str());

@@ -64,10 +64,20 @@ static int automatic_gear(const CarElt &car) {
 	return car.gear;
 }
 
+// Ease off the accelerator while the driven wheels turn faster than the car moves. Without it the
+// fast car spins on the spot under full throttle, which is all a discrete action can give.
+static float traction_controlled(const CarElt &car, float accelerator) {
+	const float allowed = 2.0f, range = 6.0f;  // m/s
+	if (!options.traction_control || car.gear <= 0 || car.speed_x < 2.0f) return accelerator;
+	float wheel_speed = car.engine_rads / car.gear_ratios[car.gear + car.gear_offset] * car.rear_wheel_radius;
+	float slip = wheel_speed - car.speed_x - allowed;
+	return accelerator * std::max(0.0f, std::min(1.0f, 1.0f - slip / range));
+}
+
 static void agent_drive(int, CarElt *car, Situation *) {
 	clear_controls(*car);
 	car->steer = controls.steer;
-	car->accelerator = controls.accelerator;
+	car->accelerator = traction_controlled(*car, controls.accelerator);
 	car->brake = controls.brake;
 	car->wanted_gear = automatic_gear(*car);
 	if (car->wanted_gear == 1 && car->speed_x < 4.0f) car->clutch = 0.5f * (1.0f - car->speed_x / 4.0f);
@@ -166,7 +176,7 @@ static bool track_is_sane() {
 	for (int i = 0; fine && i < track->segment_count; i++, segment = segment->next) sum += segment->length;
 	fine = fine && segment == track->last_segment && fabs(sum - track->length) < 1 + 0.001 * track->length;
 	for (const char *c = track->name; fine && *c; c++) fine = *c >= 32 && c - track->name < 200;
-	if (!fine) fprintf(stderr, "torcs-host: the track read from TORCS makes no sense; wrong version of the torcs package?\n");
+	if (!fine) fprintf(stderr, "torcs-host: track %s as read from TORCS makes no sense; is the torcs package another version?\n", options.track.c_str());
 	return fine;
 }
 
@@ -174,7 +184,7 @@ static bool car_is_sane() {
 	const CarElt &car = cars[0];
 	bool fine = car.gear_count > 2 && car.gear_count <= 10 && car.rear_wheel_radius > 0.1f && car.rear_wheel_radius < 2 &&
 		car.engine_red_line_rads > 100 && car.engine_red_line_rads < 5000 && std::isfinite(car.x) && car.track_position.segment;
-	if (!fine) fprintf(stderr, "torcs-host: the car read from TORCS makes no sense; wrong version of the torcs package?\n");
+	if (!fine) fprintf(stderr, "torcs-host: the car as read from TORCS makes no sense; is the torcs package another version?\n");
 	return fine;
 }
 

@@ -25,6 +25,7 @@ struct WorldOptions {
 	std::string track;  // "category/name"
 	std::string car;
 	int skill = 3;  // 0 takes no damage, 3 all of it
+	bool traction_control = true;
 	std::vector<Opponent> opponents;
 };
 
