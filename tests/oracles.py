@@ -1,7 +1,7 @@
 """Slow, obvious NumPy beside the library's formulas: loops in the paper's notation, float64, no autograd.
 
-One network of two tanh layers, perhaps an LSTM, and linear heads; a scripted world to act in; and for each method the
-loss of a rollout summed sample by sample, differentiated by finite differences.
+One network of two tanh layers, perhaps an LSTM, and linear heads, or two for policy and value; a scripted world to act
+in; and for each method the loss of a rollout summed sample by sample, differentiated by finite differences.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,16 @@ from gymnasium import spaces
 
 from asyncrl.config import Config
 from asyncrl.envs import Environments, Step
-from asyncrl.networks import LSTM, ActorCritic, FeedForward, Perceptron, QNetwork, Standardize, Trunk
+from asyncrl.networks import ActorCritic, QNetwork, SeparateActorCritic
+from asyncrl.policies import policy_head
+from asyncrl.torsos import LSTM, FeedForward, Perceptron, Standardize, Trunk
 
-NUM_INPUTS, HIDDEN, CELLS, NUM_ACTIONS = 2, 3, 2, 3
+NUM_INPUTS, HIDDEN, CELLS, NUM_ACTIONS, NUM_DIMENSIONS = 2, 3, 2, 3, 2
+CONTINUOUS = spaces.Box(-2.0, 2.0, (NUM_DIMENSIONS,), np.float32)
 GO, TERMINATED, TRUNCATED, LIFE_LOST = range(4)
 
 Params = dict[str, np.ndarray]
-State = tuple[np.ndarray, np.ndarray]
+State = tuple[np.ndarray, ...]  # hidden and cell, of one network or of two
 
 
 # Returns
@@ -52,13 +55,23 @@ def lambda_return(rewards: Any, discounts: Any, cuts: Any, values: Any, lambda_:
 # A network
 
 
-def tiny_network(config: Config, *_: object) -> ActorCritic | QNetwork:
+def tiny_network(
+    config: Config, _: object = None, actions: spaces.Space | None = None, __: object = None
+) -> ActorCritic | SeparateActorCritic | QNetwork:
     """Build the library's network at the size of the oracle's."""
     torch.manual_seed(config.seed)
+    if config.algo != "a3c":
+        return QNetwork(_tiny_trunk(config), NUM_ACTIONS)
+    head = policy_head(actions or spaces.Discrete(NUM_ACTIONS), config.policy_variance == "spherical", "the oracle")
+    if config.separate_networks:
+        return SeparateActorCritic(_tiny_trunk(config), _tiny_trunk(config), head)
+    return ActorCritic(_tiny_trunk(config), head)
+
+
+def _tiny_trunk(config: Config) -> Trunk:
     core = LSTM(HIDDEN, CELLS) if config.is_recurrent else FeedForward(HIDDEN)
     space = spaces.Box(-np.inf, np.inf, (NUM_INPUTS,), np.float32)
-    trunk = Trunk(Standardize(space, None), Perceptron((NUM_INPUTS,), HIDDEN), core)
-    return ActorCritic(trunk, NUM_ACTIONS) if config.algo == "a3c" else QNetwork(trunk, NUM_ACTIONS)
+    return Trunk(Standardize(space, None), Perceptron((NUM_INPUTS,), HIDDEN), core)
 
 
 def split_theta(theta: np.ndarray, network: torch.nn.Module) -> Params:
@@ -72,17 +85,19 @@ def split_theta(theta: np.ndarray, network: torch.nn.Module) -> Params:
 
 
 def linear(p: Params, name: str, x: np.ndarray) -> np.ndarray:
-    return p[f"{name}.weight"] @ x + p[f"{name}.bias"]
+    """A linear layer; where policy and value have networks of their own, a head reads its own part of the features."""
+    weight = p[f"{name}.weight"]
+    size = weight.shape[1]
+    return weight @ (x[-size:] if name == "value" else x[:size]) + p[f"{name}.bias"]
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def lstm_step(p: Params, x: np.ndarray, state: State) -> State:
+def lstm_step(p: Params, name: str, x: np.ndarray, state: State) -> State:
     """One LSTM step; torch stacks the gates input, forget, cell, output."""
     hidden, cell = state
-    name = "trunk.core.cell"
     gates = p[f"{name}.weight_ih"] @ x + p[f"{name}.bias_ih"] + p[f"{name}.weight_hh"] @ hidden + p[f"{name}.bias_hh"]
     i, f, g, o = np.split(gates, 4)
     cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
@@ -94,12 +109,17 @@ def zero_state() -> State:
 
 
 def features_of(p: Params, observation: np.ndarray, begins: bool, state: State) -> tuple[np.ndarray, State]:
-    """Features of one observation of one environment, and the state after it."""
-    x = np.tanh(linear(p, "trunk.torso.3", np.tanh(linear(p, "trunk.torso.1", observation.astype(np.float64)))))
-    if "trunk.core.cell.weight_ih" not in p:
-        return x, state
-    state = lstm_step(p, x, zero_state() if begins else state)
-    return state[0], state
+    """Features of one observation of one environment, and the state after it; of both networks if there are two."""
+    features, states = [], []
+    for i, trunk in enumerate(t for t in ("trunk", "value_trunk") if f"{t}.torso.1.weight" in p):
+        x = np.tanh(linear(p, f"{trunk}.torso.1", observation.astype(np.float64)))
+        x = np.tanh(linear(p, f"{trunk}.torso.3", x))
+        if f"{trunk}.core.cell.weight_ih" in p:
+            own = lstm_step(p, f"{trunk}.core.cell", x, zero_state() if begins else state[2 * i : 2 * i + 2])
+            states += own
+            x = own[0]
+        features.append(x)
+    return np.concatenate(features), tuple(states)
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:
@@ -147,9 +167,9 @@ class ScriptedEnvironments(Environments):
     frames_per_step = 4
     rewards_are_scores = True
     observation_space = spaces.Box(-np.inf, np.inf, (NUM_INPUTS,), np.float32)
-    action_space = spaces.Discrete(NUM_ACTIONS)
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, action_space: spaces.Space | None = None) -> None:
+        self.action_space = action_space or spaces.Discrete(NUM_ACTIONS)
         self.script = script
         self.num_envs = script.rewards.shape[1]
         self.actions: list[np.ndarray] = []
@@ -183,7 +203,7 @@ class Window:
     """One rollout of one environment b: the script's steps from `start` up to `stop`, and the state carried into it."""
 
     script: Script
-    actions: np.ndarray  # [S, B], all that were ever taken
+    actions: np.ndarray  # [S, B] or [S, B, A], all that were ever taken
     b: int
     start: int
     stop: int
@@ -253,11 +273,27 @@ def rollout_loss(config: Config, window: Window, p: Params, targets: list[float]
         if config.algo != "a3c":
             loss += (target - linear(p, "q", x)[action]) ** 2
             continue
-        log_pi = log_softmax(linear(p, "policy", x))
-        entropy = -sum(np.exp(lp) * lp for lp in log_pi)
-        loss += -log_pi[action] * (target - value) - config.entropy_cost * entropy
+        log_pi, entropy = (gaussian if np.ndim(action) else categorical)(linear(p, "policy", x), action)
+        loss += -log_pi * (target - value) - config.entropy_cost * entropy
         loss += config.value_cost * 0.5 * (target - state_value(p, x)) ** 2
     return loss
+
+
+def categorical(outputs: np.ndarray, action: int) -> tuple[float, float]:
+    """Log-probability of an action, and entropy."""
+    log_pi = log_softmax(outputs)
+    return log_pi[action], -sum(np.exp(lp) * lp for lp in log_pi)
+
+
+def gaussian(outputs: np.ndarray, action: np.ndarray) -> tuple[float, float]:
+    """Log-density of an action and entropy, one dimension after the other (supplement 9)."""
+    log_pi = entropy = 0.0
+    for d in range(len(action)):
+        mean, rest = outputs[d], outputs[len(action) :]
+        variance = np.log(1 + np.exp(rest[d] if len(rest) > 1 else rest[0])) + 1e-6
+        log_pi += np.log(np.exp(-((float(action[d]) - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance))
+        entropy += 0.5 * (np.log(2 * np.pi * variance) + 1)
+    return log_pi, entropy
 
 
 def finite_difference(f: Any, theta: np.ndarray, step: float = 1e-5) -> np.ndarray:

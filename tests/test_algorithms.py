@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from oracles import (
     GO,
     LIFE_LOST,
@@ -32,6 +33,7 @@ from oracles import (
 from asyncrl.algorithms import ALGORITHMS, sample_policy
 from asyncrl.config import Config
 from asyncrl.networks import PolicyValue
+from asyncrl.policies import Categorical
 from asyncrl.worker import Learner, Update, compute_update
 
 T_MAX, ROLLOUTS = 5, 4
@@ -39,8 +41,10 @@ BASE = Config(envs_per_worker=4, t_max=T_MAX, gamma=0.9, entropy_cost=0.3, value
 A3C, N_STEP_Q, ONE_STEP_Q, SARSA = "a3c", "n-step-q", "one-step-q", "one-step-sarsa"
 
 
-def make_learner(config: Config, script: Script, monkeypatch: pytest.MonkeyPatch) -> Learner:
-    monkeypatch.setattr("asyncrl.worker.make_envs", lambda *_: ScriptedEnvironments(script))
+def make_learner(
+    config: Config, script: Script, monkeypatch: pytest.MonkeyPatch, actions: spaces.Space | None = None
+) -> Learner:
+    monkeypatch.setattr("asyncrl.worker.make_envs", lambda *_: ScriptedEnvironments(script, actions))
     monkeypatch.setattr("asyncrl.worker.make_network", tiny_network)
     return Learner(config, worker=0)
 
@@ -48,9 +52,15 @@ def make_learner(config: Config, script: Script, monkeypatch: pytest.MonkeyPatch
 class Run:
     """Several updates of a learner, each under parameters and target parameters of its own, and the oracle's."""
 
-    def __init__(self, config: Config, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self,
+        config: Config,
+        script: Script,
+        monkeypatch: pytest.MonkeyPatch,
+        actions: spaces.Space | None = None,
+    ) -> None:
         self.config, self.script = config, script
-        learner = make_learner(config, script, monkeypatch)
+        learner = make_learner(config, script, monkeypatch, actions)
         self.network, count = learner.network, learner.snapshot.numel()
         generator = torch.Generator().manual_seed(1)
         self.thetas = [0.8 * torch.randn(count, generator=generator) for _ in range(ROLLOUTS)]
@@ -72,7 +82,7 @@ class Run:
         start = 0
         for _ in range(ROLLOUTS):
             stop = start
-            while stop < start + T_MAX:
+            while self.config.t_max is None or stop < start + self.config.t_max:
                 stop += 1
                 if self.script.rewards.shape[1] == 1 and self.ends(self.script.events[stop - 1, 0]):
                     break
@@ -214,7 +224,7 @@ def test_logged_numbers_are_the_parts_of_the_loss(monkeypatch: pytest.MonkeyPatc
 
 def test_actions_are_drawn_from_the_policy() -> None:
     policy = torch.tensor([[0.7, 0.2, 0.1], [0.0, 0.5, 0.5]])
-    outputs = PolicyValue(policy.log()[None], torch.zeros(1, 2))
+    outputs = PolicyValue(Categorical(policy.log()[None]), torch.zeros(1, 2))
     generator, n = torch.Generator().manual_seed(0), 4000
     drawn = np.array([sample_policy(outputs, None, generator).tolist() for _ in range(n)])
     for b in range(2):

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asyncrl.config import PRESETS, Config
+from asyncrl.config import Config
 from asyncrl.config_file import read_config, write_config
 from asyncrl.errors import UserError
+from asyncrl.presets import PRESETS, preset_for
 from asyncrl.quantities import format_count, format_duration, parse_count, parse_number
 
 
@@ -144,7 +145,10 @@ def test_a_hand_written_file_starts_from_its_preset(tmp_path):
         ("algo = [1]", "it must be one of a3c"),
         ("env = 3", "it must be a Gymnasium id"),
         ('env = ""', "it must be a Gymnasium id"),
-        ('preset = "best"', "there is no preset 'best': fast, paper, paper57 are all"),
+        (
+            'preset = "best"',
+            "there is no preset 'best': fast, paper, paper57, fast-continuous, paper-continuous are all",
+        ),
         ('preset = ["fast"]', "there is no preset"),
         ("[workers]\nx = 1", "it must be a whole number"),
         ("frames 3", "is not valid TOML"),
@@ -215,3 +219,32 @@ def test_the_paper_preset_is_the_papers():
     assert (config.optimizer, config.decay, config.epsilon, config.max_grad_norm) == ("shared-rmsprop", 0.99, 0.1, None)
     assert (config.network, config.entropy_cost, config.value_cost, config.gae_lambda) == ("conv2013", 0.01, 0.5, 1.0)
     assert (config.final_learning_rate, config.standardize_inputs, config.sticky) == (0.0, False, False)
+
+
+def test_the_paper_preset_for_continuous_actions_is_the_papers():
+    config = PRESETS["paper-continuous"]()
+    assert (config.workers, config.envs_per_worker, config.t_max, config.gamma) == (16, 1, None, 0.99)
+    assert (config.network, config.core, config.lstm_size, config.separate_networks) == ("mlp200", "lstm", 128, True)
+    assert (config.policy_variance, config.entropy_cost, config.bootstrap_on_truncation) == ("spherical", 1e-4, False)
+    assert (config.optimizer, config.epsilon, config.max_grad_norm) == ("shared-rmsprop", 0.1, None)
+
+
+@pytest.mark.parametrize(
+    ("preset", "env", "chosen"),
+    [
+        ("paper", "asyncrl/Target-v0", "paper-continuous"),
+        ("fast", "asyncrl/Target-v0", "fast-continuous"),
+        ("paper57", "asyncrl/Target-v0", "paper57"),
+        ("paper", "asyncrl/Catch-v0", "paper"),
+        ("paper", "ALE/Pong-v5", "paper"),
+        ("fast", None, "fast"),
+    ],
+)
+def test_the_preset_is_chosen_by_the_actions(preset, env, chosen):
+    config = preset_for(preset, env)
+    assert config.preset == chosen
+    assert env is None or config.env == env
+
+
+def test_whole_episodes_are_written_as_none():
+    assert Config(t_max=None).t_max is Config(t_max="none").t_max is None

@@ -15,8 +15,8 @@ SOURCE = Path(asyncrl.__file__).parent
 # From the ground up. A name is a file of the package, or the folder `envs`, whose own order is in WORLDS.
 FLOORS = {
     "words": ["errors", "quantities"],
-    "0 maths": ["returns", "losses", "optim", "exploration"],
-    "1 nouns": ["config", "config_file", "networks", "store", "envs"],
+    "0 maths": ["returns", "losses", "policies", "optim", "exploration"],
+    "1 nouns": ["config", "torsos", "networks", "store", "envs", "presets", "config_file"],
     "2 one worker": ["rollout", "algorithms", "worker", "evaluate"],
     "3 many workers": [
         "checkpoint",
@@ -29,7 +29,7 @@ FLOORS = {
     ],
     "4 people": ["trust", "arguments", "display", "agent", "run", "plots", "video", "cli", "__main__"],
 }
-WORLDS = ["base", "registration", "atari", "vector", "diagnostic", "make"]
+WORLDS = ["base", "actions", "registration", "atari", "vector", "diagnostic", "make"]
 FOLDERS = ["labyrinth", "torcs"]  # complete worlds: Gymnasium environments that know nothing of ours
 ORDER = [name for names in FLOORS.values() for name in names]
 # Installed by an extra, or slow to import: only where they are used.

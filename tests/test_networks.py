@@ -19,12 +19,12 @@ from asyncrl.networks import (
     InputStatistics,
     Network,
     QNetwork,
-    Standardize,
     flat_gradient,
     flatten_parameters_,
     make_network,
 )
 from asyncrl.rollout import Rollout
+from asyncrl.torsos import Standardize
 
 T, B = 6, 4
 VECTORS = spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -66,7 +66,9 @@ def test_outputs_equal_the_oracles_with_resets_inside(algo: str, core: str) -> N
         for s in range(T):
             x, state = features_of(p, script.observations[s, b], script.begins(s, b), state)
             if algo == "a3c":
-                np.testing.assert_allclose(outputs.log_policy[s, b].detach(), log_softmax(linear(p, "policy", x)), 1e-4)
+                np.testing.assert_allclose(
+                    outputs.policy.log_policy[s, b].detach(), log_softmax(linear(p, "policy", x)), 1e-4
+                )
                 np.testing.assert_allclose(outputs.values[s, b].detach(), linear(p, "value", x).item(), 1e-4, 1e-5)
             else:
                 np.testing.assert_allclose(outputs[s, b].detach(), linear(p, "q", x), 1e-4, 1e-5)
@@ -79,7 +81,7 @@ def test_a_sequence_equals_its_steps(config: Config) -> None:
     state = warm_state(network)
     for t in range(T):
         step, state = network(observations[t : t + 1], resets[t : t + 1], state)
-        torch.testing.assert_close(step.log_policy[0], whole.log_policy[t])
+        torch.testing.assert_close(step.policy.log_policy[0], whole.policy.log_policy[t])
         torch.testing.assert_close(step.values[0], whole.values[t])
     for one, other in zip(state, last_state, strict=True):
         torch.testing.assert_close(one, other)
@@ -205,15 +207,15 @@ def test_a_policy_of_large_logits_stays_finite() -> None:
     with torch.no_grad():
         network.policy.bias.copy_(torch.tensor([1000.0, -1000.0, 0.0]))
     outputs, _ = network(vectors(), torch.zeros(T, B, dtype=torch.bool), ())
-    assert torch.isfinite(outputs.log_policy).all()
-    torch.testing.assert_close(outputs.log_policy.exp().sum(-1), torch.ones(T, B))
+    assert torch.isfinite(outputs.policy.log_policy).all()
+    torch.testing.assert_close(outputs.policy.log_policy.exp().sum(-1), torch.ones(T, B))
 
 
 @pytest.mark.parametrize(
     ("config", "observation_space", "action_space", "message"),
     [
         (Config(), spaces.Discrete(4), DISCRETE, "only Box observations"),
-        (Config(), VECTORS, spaces.MultiDiscrete([2, 2]), "only Discrete actions"),
+        (Config(algo="n-step-q"), VECTORS, spaces.MultiDiscrete([2, 2]), "--algo a3c takes it"),
         (Config(network="conv2013"), VECTORS, DISCRETE, "--network mlp"),
         (Config(network="conv2013"), spaces.Box(0, 255, (1, 10, 5), np.uint8), DISCRETE, "too small"),
     ],

@@ -4,10 +4,12 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from gymnasium import spaces
 
-from asyncrl.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, restore_network
+from asyncrl.checkpoint import Checkpoint, decode_space, find_checkpoint, load_checkpoint, restore_network
 from asyncrl.config import Config
 from asyncrl.config_file import read_config
+from asyncrl.envs.actions import ActionMap
 from asyncrl.evaluate import Mode, Player, evaluate
 from asyncrl.networks import Network
 from asyncrl.rollout import Episode
@@ -29,16 +31,18 @@ class Agent:
         self.network = network
         self.checkpoint = checkpoint
         self.repeated_env = env
+        self._actions = ActionMap(decode_space(checkpoint.state["spaces"]["action"]))
         self._player: Player | None = None
 
-    def act(self, observation: np.ndarray, *, mode: Mode = "sampled") -> int:
-        """Return an action for one observation, as the environment gave it (Atari: uint8 [4, 84, 84]).
+    def act(self, observation: np.ndarray, *, mode: Mode = "sampled") -> int | np.ndarray:
+        """Return the environment's action for one observation as it gave it (Atari: uint8 [4, 84, 84]).
 
         With an LSTM the agent remembers from call to call: call `reset` where an episode begins.
         """
         if self._player is None or self._player.mode != mode:
             self._player = Player(self.config, self.network, 1, mode, self.config.seed)
-        return int(self._player.act(np.asarray(observation)[None])[0])
+        action = self._actions.to_environment(self._player.act(np.asarray(observation)[None]))[0]
+        return int(action) if isinstance(self._actions.space, spaces.Discrete) else action
 
     def reset(self) -> None:
         """Forget the episode so far."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from asyncrl import losses
 from asyncrl.config import Algo, Config
 from asyncrl.exploration import epsilon_greedy
-from asyncrl.networks import ActorCritic, CoreState, Network, PolicyValue, QNetwork
+from asyncrl.networks import ActorCritic, CoreState, Network, PolicyValue, QNetwork, SeparateActorCritic
 from asyncrl.optim import linear_anneal
 from asyncrl.returns import lambda_returns, n_step_returns, one_step_targets
 from asyncrl.rollout import Rollout
@@ -37,7 +37,7 @@ class Algorithm:
 
 def sample_policy(outputs: PolicyValue, epsilons: Tensor | None, generator: torch.Generator) -> Tensor:
     """Draw actions [B] from the policy (Algorithm S3: a_t ~ pi(a_t|s_t; theta'))."""
-    return torch.multinomial(outputs.log_policy[0].exp(), 1, generator=generator).squeeze(-1)
+    return outputs.policy.sample(generator)[0]
 
 
 def state_values(outputs: PolicyValue) -> Tensor:
@@ -56,7 +56,7 @@ def greedy_values(outputs: Tensor) -> Tensor:
 
 
 def actor_critic_loss(
-    network: ActorCritic, target: ActorCritic | None, rollout: Rollout, config: Config, done: float
+    network: ActorCritic | SeparateActorCritic, target: None, rollout: Rollout, config: Config, done: float
 ) -> tuple[Tensor, Stats]:
     """Return A3C's loss (Algorithm S3 and section 4) and its parts.
 
@@ -73,9 +73,8 @@ def actor_critic_loss(
     else:
         returns = lambda_returns(*args, values.detach(), bootstrap, config.gae_lambda)
     advantages = returns - values.detach()
-    log_probs = outputs.log_policy.gather(-1, rollout.actions.unsqueeze(-1)).squeeze(-1)
-    entropies = losses.categorical_entropy(outputs.log_policy)
-    policy_loss = losses.policy_gradient_loss(log_probs, advantages)
+    entropies = outputs.policy.entropy()
+    policy_loss = losses.policy_gradient_loss(outputs.policy.log_prob(rollout.actions), advantages)
     value_loss = losses.value_loss(values, returns)
     beta = linear_anneal(config.entropy_cost, config.entropy_cost * config.final_entropy_cost, done)
     loss = policy_loss - beta * losses.sum_over_time(entropies) + config.value_cost * value_loss

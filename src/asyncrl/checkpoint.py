@@ -161,9 +161,11 @@ def restore_store(store: ParameterStore, checkpoint: Checkpoint) -> None:
 
 
 def encode_space(space: spaces.Space) -> dict[str, Any]:
-    """Describe a Box or Discrete space in JSON."""
+    """Describe a Box, Discrete or MultiDiscrete space in JSON."""
     if isinstance(space, spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
     assert isinstance(space, spaces.Box)
     low, high = (_compact(bound) for bound in (space.low, space.high))
     return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), "low": low, "high": high}
@@ -178,6 +180,8 @@ def decode_space(description: Any) -> spaces.Space:
     try:
         if description["type"] == "Discrete":
             return spaces.Discrete(description["n"], start=description["start"])
+        if description["type"] == "MultiDiscrete":
+            return spaces.MultiDiscrete(description["nvec"], start=description["start"])
         low, high = (np.array(description[k], dtype=np.float64) for k in ("low", "high"))
         shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
         low, high = (np.broadcast_to(bound, shape).astype(dtype) for bound in (low, high))

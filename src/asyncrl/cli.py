@@ -68,8 +68,9 @@ def train_verb(args: Sequence[str]) -> int:
     import tyro
 
     from asyncrl.arguments import parse, peek, split_positional
-    from asyncrl.config import PRESETS, Config
+    from asyncrl.config import Config
     from asyncrl.config_file import read_config
+    from asyncrl.presets import PRESETS, preset_for
 
     @dataclass(frozen=True)
     class Train:
@@ -87,9 +88,8 @@ def train_verb(args: Sequence[str]) -> int:
         raise UserError("--preset and --config both say where to start from: give one of them")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"there is no preset {preset}: {', '.join(PRESETS)} are all")
-    start = (
-        PRESETS[preset or "fast"]() if file is None else _from_file(read_config(Path(file)), env or peek(rest, "--env"))
-    )
+    named = env or peek(rest, "--env")
+    start = preset_for(preset or "fast", named) if file is None else _from_file(read_config(Path(file)), named)  # type: ignore[arg-type]
     if env is not None:
         start = dataclasses.replace(start, env=env)
     given = parse(Train, rest, "asyncrl train", Train(start))

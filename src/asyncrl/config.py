@@ -1,14 +1,12 @@
-"""The whole configuration of a run as one frozen dataclass, and the presets that return one.
+"""The whole configuration of a run as one frozen dataclass.
 
 The comment above each field is its help text on the command line. Units stand in the names: `_steps` are agent
 decisions, `_frames` emulator frames (4 per step on Atari). `Paper:` marks what the paper leaves open.
 """
 
-import dataclasses
 import functools
 import math
 import numbers
-import os
 import types
 import typing
 from collections.abc import Callable
@@ -20,9 +18,9 @@ from asyncrl.errors import UserError
 
 Algo = Literal["a3c", "n-step-q", "one-step-q", "one-step-sarsa"]
 Core = Literal["ff", "lstm"]
-NetworkName = Literal["auto", "conv2013", "conv2015", "mlp"]
+NetworkName = Literal["auto", "conv2013", "conv2015", "mlp", "mlp200"]
 OptimizerName = Literal["shared-rmsprop", "rmsprop", "momentum-sgd", "adam"]
-PresetName = Literal["fast", "paper", "paper57"]
+PresetName = Literal["fast", "paper", "paper57", "fast-continuous", "paper-continuous"]
 Initialization = Literal["torch", "orthogonal"]
 Scaling = Literal["none", "sqrt", "linear"]
 
@@ -37,7 +35,8 @@ class Config:
     algo: Algo = "a3c"
     # ff, or lstm: recurrent cells after the last hidden layer (section 5.1).
     core: Core = "ff"
-    # Where the settings start from: fast (least wall-clock time), paper (supplement 8) or paper57 (section 5.1).
+    # Where the settings start from: fast (least wall-clock time), paper (supplement 8) or paper57 (section 5.1);
+    # for continuous actions the first two mean fast-continuous and paper-continuous (supplement 9).
     preset: PresetName = "fast"
     # Seed of everything random. Several workers race, so equal seeds give equal runs only with one worker.
     seed: int = 0
@@ -62,8 +61,8 @@ class Config:
     # Bootstrap from the true final observation where an episode was cut by a time limit.
     bootstrap_on_truncation: bool = True
 
-    # Steps of each environment per update (t_max, I_AsyncUpdate; supplement 8: 5).
-    t_max: int = 5
+    # Steps of each environment per update (t_max, I_AsyncUpdate; supplement 8: 5); none: an update per episode.
+    t_max: int | None = 5
     # Discount gamma per step (supplement 8: 0.99).
     gamma: float = 0.99
     # Lambda of the returns; 1 is the paper's n-step return.
@@ -75,8 +74,13 @@ class Config:
     # Weight of the value loss 1/2 (R - V)^2. Paper: not printed; the authors use 0.5.
     value_cost: float = 0.5
 
-    # Network: conv2013 (16-32-256, supplement 8), conv2015 (32-64-64-512, section 5.1), mlp, or auto by observation.
+    # Network: conv2013 (16-32-256, supplement 8), conv2015 (32-64-64-512, section 5.1), mlp (64-64),
+    # mlp200 (supplement 9), or auto by observation.
     network: NetworkName = "auto"
+    # Let policy and value share no layer (a3c; supplement 9: continuous control).
+    separate_networks: bool = False
+    # Variance of continuous actions: spherical, one for all dimensions (supplement 9), or one per-dimension.
+    policy_variance: Literal["spherical", "per-dimension"] = "spherical"
     # Initial weights: torch (uniform +-1/sqrt(fan-in), as the authors' Torch) or orthogonal.
     initialization: Initialization = "torch"
     # Centre and scale the inputs by their mean and deviation in random play, measured once (not in the paper).
@@ -196,7 +200,7 @@ _CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("max_time", _none_or_positive, "positive"),
     ("stop_at_score", lambda x: x is None or math.isfinite(x), "a finite number"),
     ("seed", lambda n: 0 <= n < 2**31, "between 0 and 2147483647"),
-    ("t_max", lambda n: 1 <= n <= 10_000, "between 1 and 10000"),
+    ("t_max", lambda n: n is None or 1 <= n <= 10_000, "between 1 and 10000, or none for whole episodes"),
     ("gamma", _fraction, "between 0 and 1"),
     ("gae_lambda", _fraction, "between 0 and 1"),
     ("entropy_cost", _not_negative, "0 or more"),
@@ -214,65 +218,3 @@ _CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("eval_every", _none_or_positive, "positive"),
     ("eval_episodes", _positive, "at least 1"),
 )
-
-
-def available_cores() -> int:
-    """Return the CPU cores this process may use (affinity and the container's quota, not the machine's total)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2 here
-    return max(1, cores)
-
-
-def fast_preset() -> Config:
-    """Return the default: one worker per core, settings chosen by measured wall-clock time to a score (docs/log.md)."""
-    return Config(
-        workers=available_cores(),
-        envs_per_worker=8,
-        t_max=20,
-        gae_lambda=0.95,
-        final_entropy_cost=0.0,
-        initialization="orthogonal",
-        standardize_inputs=True,
-        optimizer="adam",
-        learning_rate=1e-3,
-        decay=0.999,
-        epsilon=2e-4,
-        max_grad_norm=10.0,
-    )
-
-
-def paper_preset() -> Config:
-    """Return the paper's subset runs to the letter (section 5.1, supplement 8): 16 workers, B = 1, 2013 network.
-
-    Paper: it samples the learning rate of each run; 7e-4, epsilon 0.1 and the value cost are the authors' by e-mail.
-    """
-    return Config(
-        preset="paper",
-        workers=16,
-        envs_per_worker=1,
-        frames=320_000_000,
-        network="conv2013",
-        t_max=5,
-        optimizer="shared-rmsprop",
-        learning_rate=7e-4,
-        decay=0.99,
-        epsilon=0.1,
-        max_grad_norm=None,
-    )
-
-
-def paper57_preset() -> Config:
-    """Return the 57-game recipe (section 5.1): 2015 network, t_max 20 and clip 40 (authors' e-mail)."""
-    return dataclasses.replace(paper_preset(), preset="paper57", network="conv2015", t_max=20, max_grad_norm=40.0)
-
-
-PRESETS: dict[PresetName, Callable[[], Config]] = {
-    "fast": fast_preset,
-    "paper": paper_preset,
-    "paper57": paper57_preset,
-}

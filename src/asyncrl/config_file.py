@@ -8,8 +8,9 @@ from typing import Any
 
 import tomli_w
 
-from asyncrl.config import PRESETS, Config
+from asyncrl.config import Config
 from asyncrl.errors import UserError
+from asyncrl.presets import PRESETS
 
 
 def write_config(path: Path, config: Config, provenance: dict[str, str]) -> None:

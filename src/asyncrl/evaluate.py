@@ -25,7 +25,7 @@ class Player:
         config: of the run the network comes from.
         network: with the parameters to play; not changed.
         batch: B.
-        mode: "sampled" draws from the policy (Q methods: epsilon 0.01), "greedy" takes the likeliest action.
+        mode: "sampled" draws from the policy (Q methods: epsilon 0.01), "greedy" takes the likeliest action or mean.
         seed: of the draws.
     """
 
@@ -54,7 +54,7 @@ class Player:
     def _choose(self, outputs: PolicyValue | Tensor) -> Tensor:
         if isinstance(outputs, PolicyValue):
             if self.mode == "greedy":
-                return outputs.log_policy[0].argmax(-1)
+                return outputs.policy.mode()[0]
             return self.algorithm.choose(outputs, None, self.generator)
         return epsilon_greedy(outputs[0], self.epsilons, self.generator)
 

@@ -1,5 +1,6 @@
 """One rollout of a worker: the record, and the stepping that fills it."""
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,11 @@ from torch import Tensor
 
 from asyncrl.config import Config
 from asyncrl.envs import Environments, Step
+from asyncrl.errors import UserError
 from asyncrl.networks import CoreState
+
+FIRST_ROOM_STEPS = 256  # of the buffers of whole-episode updates
+EPISODE_LIMIT_STEPS = 100_000  # of whole-episode updates: an episode must fit into memory, and it must end
 
 # (observations [B, ...], resets [B], state) -> (actions [B, ...], state after)
 Act = Callable[[Tensor, Tensor, CoreState], tuple[Tensor, CoreState]]
@@ -27,7 +32,7 @@ class Rollout:
     """
 
     observations: Tensor  # [T + 1, B, ...]
-    actions: Tensor  # [T, B]
+    actions: Tensor  # [T, B], or [T, B, A] where an action is several numbers
     rewards: Tensor  # [T, B], as the learner sees them (clipped on Atari)
     discounts: Tensor  # [T, B], gamma, or 0 where the episode ended or a life was lost
     cuts: Tensor  # [T, B], discounted value of a truncated episode's true final observation, else 0
@@ -66,13 +71,24 @@ class WorkerState:
 class Buffers:
     """The arrays of a rollout, made once: large allocations in the loop go back to the kernel at every update."""
 
-    def __init__(self, t_max: int, observations: np.ndarray) -> None:
+    def __init__(self, steps: int, observations: np.ndarray) -> None:
         batch = len(observations)
-        self.observations = np.empty((t_max + 1, *observations.shape), observations.dtype)
-        self.rewards = np.empty((t_max, batch), np.float32)
-        self.discounts = np.empty((t_max, batch), np.float32)
-        self.cuts = np.empty((t_max, batch), np.float32)
-        self.resets = np.empty((t_max, batch), bool)
+        self.observations = np.empty((steps + 1, *observations.shape), observations.dtype)
+        self.rewards = np.empty((steps, batch), np.float32)
+        self.discounts = np.empty((steps, batch), np.float32)
+        self.cuts = np.empty((steps, batch), np.float32)
+        self.resets = np.empty((steps, batch), bool)
+
+    def make_room(self, t: int) -> None:
+        """Have a row `t`: where there is none, make every array twice as long (episodes have any length)."""
+        if t < len(self.rewards):
+            return
+        if t >= EPISODE_LIMIT_STEPS:
+            raise UserError(f"--t-max none: an episode went on for {t:,} steps: give a --t-max")
+        for name, array in list(vars(self).items()):
+            wider = np.empty((2 * len(array), *array.shape[1:]), array.dtype)
+            wider[: len(array)] = array
+            setattr(self, name, wider)
 
 
 def start_worker_state(
@@ -88,7 +104,7 @@ def start_worker_state(
         resets=np.ones(batch, bool),
         core_state=core_state,
         generator=torch.Generator().manual_seed(torch_seed),
-        buffers=Buffers(config.t_max, observations),
+        buffers=Buffers(config.t_max or FIRST_ROOM_STEPS, observations),
         scores=np.zeros(batch),
         steps=np.zeros(batch, np.int64),
         started=np.full(batch, time.monotonic()),
@@ -97,6 +113,8 @@ def start_worker_state(
 
 def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Evaluate, keeps_action: bool) -> Rollout:
     """Act for `t_max` steps and return what happened; at B = 1 stop at the end of the episode, as Algorithm S3 does.
+
+    Without a `t_max` only that end stops it (supplement 9), which more environments must then reach together.
 
     Args:
         config: of the run.
@@ -107,14 +125,16 @@ def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Eva
     """
     buffers, first_state = worker.buffers, worker.core_state
     actions = []
-    for t in range(config.t_max):
+    for t in itertools.count() if config.t_max is None else range(config.t_max):
+        buffers.make_room(t)
         buffers.observations[t] = worker.observations
         buffers.resets[t] = worker.resets
         action, worker.core_state = _choose(worker, act)
         actions.append(action)
         step = worker.envs.step(action.numpy())
         stops = _record(config, worker, step, evaluate, t)
-        if worker.envs.num_envs == 1 and stops[0]:
+        if (worker.envs.num_envs == 1 or config.t_max is None) and stops.any():
+            _require_together(stops)
             break
     steps = len(actions)
     buffers.observations[steps] = worker.observations
@@ -130,6 +150,14 @@ def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Eva
         core_state=first_state,
         next_actions=worker.chosen[0] if worker.chosen else None,
     )
+
+
+def _require_together(stops: np.ndarray) -> None:
+    if not stops.all():
+        raise UserError(
+            f"--t-max none updates after whole episodes, but environment {int(stops.argmax())} of {len(stops)} ended "
+            "before the others: give --envs-per-worker 1, or a --t-max"
+        )
 
 
 def _choose(worker: WorkerState, act: Act) -> tuple[Tensor, CoreState]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from asyncrl.agent import Agent, load
 from asyncrl.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, versions
-from asyncrl.config import PRESETS, Config, PresetName
+from asyncrl.config import Config, PresetName
 from asyncrl.config_file import read_config, write_config
 from asyncrl.display import make_display
 from asyncrl.errors import UserError
 from asyncrl.metrics import Progress, read_json_lines
+from asyncrl.presets import preset_for
 from asyncrl.trainer import Outcome, Trainer
 from asyncrl.trust import require_repeated
 
@@ -58,7 +59,7 @@ def train(
 
     Args:
         env: Gymnasium id such as "ALE/Pong-v5", or an import path "package.module:function".
-        preset: where the settings start from.
+        preset: where the settings start from; "fast" and "paper" have settings of their own for continuous actions.
         config: to start from instead of a preset.
         show: called twice a second with a `Progress`.
         announce: called with a line when something worth telling happens.
@@ -72,7 +73,7 @@ def train(
         raise UserError(f"there is no setting {unknown[0]}: asyncrl.Config lists them all")
     if env is not None:
         settings["env"] = env
-    config = dataclasses.replace(config or PRESETS[preset](), **settings)
+    config = dataclasses.replace(config or preset_for(preset, env), **settings)
     return _train(config, new_run_dir(config), None, show, announce)
 
 

@@ -8,6 +8,7 @@ from gymnasium import spaces
 from asyncrl.checkpoint import Checkpoint, restore_network
 from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
+from asyncrl.envs.actions import ActionMap
 from asyncrl.networks import InputStatistics, Network, make_network
 
 RANDOM_STEPS = 200  # of each of RANDOM_ENVS environments; 0.5 s on Atari
@@ -57,10 +58,10 @@ def measure_inputs(envs: Environments, seed: int) -> InputStatistics:
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1_000_000,)))
     envs.action_space.seed(int(generator.integers(2**31)))
     envs.reset(seed=int(generator.integers(2**31)))
+    actions = ActionMap(envs.action_space)
     total, squares, count = 0.0, 0.0, 0
     for _ in range(RANDOM_STEPS):
-        actions = np.stack([envs.action_space.sample() for _ in range(envs.num_envs)])
-        observations = envs.step(actions).observations.astype(np.float64)
+        observations = envs.step(actions.sample(envs.num_envs)).observations.astype(np.float64)
         total = total + observations.sum(0)
         squares += float(np.square(observations).sum())
         count += envs.num_envs

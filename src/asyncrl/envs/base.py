@@ -33,7 +33,7 @@ class Environments(ABC):
 
     @abstractmethod
     def step(self, actions: np.ndarray) -> Step:
-        """Apply actions [B, ...]."""
+        """Apply actions [B, ...] as the learner writes them: see `ActionMap`."""
 
     @abstractmethod
     def close(self) -> None:

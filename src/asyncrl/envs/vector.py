@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from asyncrl.envs.actions import ActionMap
 from asyncrl.envs.base import Environments, Step
 
 
@@ -25,6 +26,7 @@ class GymnasiumEnvironments(Environments):
         self.num_envs = num_envs
         self.observation_space = self._env.single_observation_space
         self.action_space = self._env.single_action_space
+        self._actions = ActionMap(self.action_space)
         self._no_lives_lost = np.zeros(num_envs, bool)
 
     def reset(self, seed: int | None = None) -> np.ndarray:
@@ -32,7 +34,7 @@ class GymnasiumEnvironments(Environments):
         return observations
 
     def step(self, actions: np.ndarray) -> Step:
-        observations, rewards, terminated, truncated, _ = self._env.step(actions)
+        observations, rewards, terminated, truncated, _ = self._env.step(self._actions.to_environment(actions))
         ended = terminated | truncated
         final = None
         if ended.any():
