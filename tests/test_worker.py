@@ -21,8 +21,9 @@ from oracles import (
     zero_state,
 )
 
-from asyncrl.config import PRESETS, Config
+from asyncrl.config import Config
 from asyncrl.envs import Step
+from asyncrl.presets import PRESETS
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 from asyncrl.worker import Learner, Update, compute_update, learn
 

@@ -103,3 +103,25 @@ def _is_first_to_fail() -> bool:
 
 def _raise() -> None:
     raise RuntimeError("the ball is lost")
+
+
+class Picture(gymnasium.Env):
+    """Uniformly random pictures of any shape; action 1 earns 1; three steps an episode."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: type = np.uint8) -> None:
+        self.observation_space = spaces.Box(0, 1 if dtype is bool else 255, shape, dtype)
+        self.action_space = spaces.Discrete(2)
+        self.steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._observe(), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self._observe(), float(action), self.steps == 3, False, {}
+
+    def _observe(self):
+        high = 2 if self.observation_space.dtype == bool else 256
+        return self.np_random.integers(0, high, self.observation_space.shape).astype(self.observation_space.dtype)

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from asyncrl.config import Config
 from asyncrl.errors import UserError
-from asyncrl.networks import InputStatistics, Network, make_network
+from asyncrl.inputs import InputStatistics
+from asyncrl.networks import Network, make_network
 from asyncrl.store import ParameterStore
 
 SCHEMA = 1
@@ -206,11 +207,14 @@ def versions() -> dict[str, str]:
 
 
 def _optimizer_tensors(store: ParameterStore) -> dict[str, Tensor]:
-    return {
+    tensors = {
         "statistics": store.statistics.clone(),
         "target": store.target.clone(),
         "ages": torch.from_numpy(store.ages.copy()),
     }
+    if store.inputs is not None:
+        tensors["input_sums"] = torch.from_numpy(store.inputs.merged())
+    return tensors
 
 
 def _compact(bound: np.ndarray) -> Any:

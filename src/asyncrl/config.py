@@ -83,7 +83,8 @@ class Config:
     policy_variance: Literal["spherical", "per-dimension"] = "spherical"
     # Initial weights: torch (uniform +-1/sqrt(fan-in), as the authors' Torch) or orthogonal.
     initialization: Initialization = "torch"
-    # Centre and scale the inputs by their mean and deviation in random play, measured once (not in the paper).
+    # Centre and scale the inputs (not in the paper): images by their mean and deviation in random play, measured once;
+    # vectors by the mean and deviation of each number in all that the workers have seen so far.
     standardize_inputs: bool = False
     # Cells of the LSTM core (section 5.1: 256).
     lstm_size: int = 256

@@ -14,7 +14,8 @@ from gymnasium import spaces
 
 from asyncrl.config import Config
 from asyncrl.evaluate import evaluate
-from asyncrl.networks import InputStatistics, flatten_parameters_, make_network
+from asyncrl.inputs import InputStatistics
+from asyncrl.networks import flatten_parameters_, make_network
 from asyncrl.processes import last_line, prepare_process, start_process
 from asyncrl.store import Counter, ParameterStore
 

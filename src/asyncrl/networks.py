@@ -14,18 +14,19 @@ from torch import Tensor, nn
 
 from asyncrl.config import Config
 from asyncrl.errors import UserError
+from asyncrl.inputs import InputStatistics
 from asyncrl.policies import Policy, PolicyHead, policy_head
 from asyncrl.torsos import (
     LSTM,
     CoreState,
     FeedForward,
-    InputStatistics,
     PaperPerceptron,
     Perceptron,
     Standardize,
     Trunk,
     conv2013,
     conv2015,
+    is_image,
 )
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "flatten_parameters_",
     "initialize_orthogonal_",
     "make_network",
+    "set_input_statistics_",
 ]
 
 
@@ -167,11 +169,10 @@ _TORSOS = {"conv2013": conv2013, "conv2015": conv2015, "mlp": Perceptron, "mlp20
 
 
 def _make_trunk(config: Config, space: spaces.Box, statistics: InputStatistics | None) -> Trunk:
-    is_image = space.dtype == np.uint8 and len(space.shape) == 3
     name = config.network
     if name == "auto":
-        name = "conv2013" if is_image and min(space.shape[1:]) >= 36 else "mlp"
-    if name.startswith("conv") and not is_image:
+        name = "conv2013" if is_image(space) and min(space.shape[1:]) >= 36 else "mlp"
+    if name.startswith("conv") and not is_image(space):
         raise UserError(f"--network {name} wants images, but {config.env} observes {space}: choose --network mlp")
     torso = _TORSOS[name](space.shape)
     core = LSTM(torso.out_features, config.lstm_size) if config.is_recurrent else FeedForward(torso.out_features)
@@ -199,6 +200,13 @@ def flatten_parameters_(network: nn.Module) -> Tensor:
     for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         parameter.data = piece.view_as(parameter)
     return flat
+
+
+def set_input_statistics_(network: nn.Module, statistics: InputStatistics) -> None:
+    """Centre and scale the vectors that `network` sees by `statistics` [D] from now on."""
+    for module in network.modules():
+        if isinstance(module, Standardize):
+            module.set_statistics_(statistics)
 
 
 def flat_gradient(loss: Tensor, network: nn.Module) -> Tensor:

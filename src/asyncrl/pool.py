@@ -8,7 +8,7 @@ from multiprocessing.process import BaseProcess
 
 from asyncrl.config import Config
 from asyncrl.errors import UserError
-from asyncrl.networks import InputStatistics
+from asyncrl.inputs import InputStatistics
 from asyncrl.processes import Report, last_line, run_worker, start_process
 from asyncrl.store import Counter, ParameterStore
 

@@ -21,7 +21,7 @@ import torch
 
 from asyncrl.config import Config
 from asyncrl.errors import UserError
-from asyncrl.networks import InputStatistics
+from asyncrl.inputs import InputStatistics
 from asyncrl.rollout import Episode
 from asyncrl.store import ParameterStore
 from asyncrl.worker import Learner, Update, learn

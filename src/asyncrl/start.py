@@ -9,7 +9,9 @@ from asyncrl.checkpoint import Checkpoint, restore_network
 from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
 from asyncrl.envs.actions import ActionMap
-from asyncrl.networks import InputStatistics, Network, make_network
+from asyncrl.inputs import InputStatistics, statistics_of, sums_of
+from asyncrl.networks import Network, make_network
+from asyncrl.torsos import is_image
 
 RANDOM_STEPS = 200  # of each of RANDOM_ENVS environments; 0.5 s on Atari
 RANDOM_ENVS = 8
@@ -21,6 +23,7 @@ class Start(NamedTuple):
     spaces: tuple[spaces.Space, spaces.Space]  # observation and action of one environment
     network: Network
     statistics: InputStatistics | None
+    sums: np.ndarray | None  # [1 + 2 D] of observations so far, where they are measured all along
 
 
 def fresh_start(config: Config) -> Start:
@@ -30,9 +33,9 @@ def fresh_start(config: Config) -> Start:
     """
     envs = make_envs(config, RANDOM_ENVS if config.standardize_inputs else 1)
     try:
-        statistics = measure_inputs(envs, config.seed) if config.standardize_inputs else None
+        statistics, sums = measure_inputs(envs, config.seed) if config.standardize_inputs else (None, None)
         network = make_network(config, envs.observation_space, envs.action_space, statistics)
-        return Start((envs.observation_space, envs.action_space), network, statistics)
+        return Start((envs.observation_space, envs.action_space), network, statistics, sums)
     finally:
         envs.close()
 
@@ -44,27 +47,32 @@ def restored_start(config: Config, checkpoint: Checkpoint) -> Start:
         network = restore_network(config, checkpoint)
         inputs = network.trunk.inputs
         statistics = InputStatistics(inputs.mean.numpy(), 1 / inputs.scale.numpy())
-        return Start((envs.observation_space, envs.action_space), network, statistics)
+        sums = checkpoint.optimizer.get("input_sums")
+        return Start(
+            (envs.observation_space, envs.action_space), network, statistics, None if sums is None else sums.numpy()
+        )
     finally:
         envs.close()
 
 
-def measure_inputs(envs: Environments, seed: int) -> InputStatistics:
-    """Return the mean of each input over random play, and one deviation for all of them.
+def measure_inputs(envs: Environments, seed: int) -> tuple[InputStatistics, np.ndarray | None]:
+    """Return statistics of the inputs in random play, and for vectors the sums that workers go on with.
+
+    Vectors have a deviation for each number. Images have one for all: most pixels never change.
 
     Not in the paper. On Pong inputs around zero are the difference between leaving -20 after 0.25 and after more than
-    a million steps (docs/log.md): most pixels never change, and as a constant they drown what does.
+    a million steps (docs/log.md): what never changes drowns as a constant what does.
     """
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1_000_000,)))
     envs.action_space.seed(int(generator.integers(2**31)))
     envs.reset(seed=int(generator.integers(2**31)))
-    actions = ActionMap(envs.action_space)
-    total, squares, count = 0.0, 0.0, 0
+    actions, sums = ActionMap(envs.action_space), np.zeros(())
     for _ in range(RANDOM_STEPS):
-        observations = envs.step(actions.sample(envs.num_envs)).observations.astype(np.float64)
-        total = total + observations.sum(0)
-        squares += float(np.square(observations).sum())
-        count += envs.num_envs
-    mean = np.asarray(total / count)
-    variance = squares / (count * mean.size) - mean.mean() ** 2
-    return InputStatistics(mean.astype(np.float32), np.array(np.sqrt(variance) + 1e-8, np.float32))
+        sums = sums + sums_of(envs.step(actions.sample(envs.num_envs)).observations[None])
+    if not is_image(envs.observation_space):
+        return statistics_of(sums), sums
+    shape = envs.observation_space.shape
+    assert shape is not None
+    mean, squares = (half.reshape(shape) / sums[0] for half in np.split(sums[1:], 2))
+    variance = squares.mean() - mean.mean() ** 2
+    return InputStatistics(mean.astype(np.float32), np.array(np.sqrt(variance) + 1e-8, np.float32)), None

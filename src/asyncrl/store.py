@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from asyncrl.config import Config
+from asyncrl.inputs import SharedSums
 from asyncrl.optim import adam_step_, linear_anneal, momentum_sgd_step_, rmsprop_step_
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ class StoreSpec:
     statistics: tuple[str, ...]
     own_statistics: bool
     has_target: bool
+    num_inputs: int = 0  # numbers of a vector observation that is measured all along
 
     @classmethod
-    def of(cls, config: Config, num_parameters: int) -> "StoreSpec":
-        """Return the layout that `config` needs for a network of `num_parameters`."""
+    def of(cls, config: Config, num_parameters: int, num_inputs: int = 0) -> "StoreSpec":
+        """Return the layout that `config` needs for a network of `num_parameters`, and for measuring `num_inputs`."""
         statistics, own = STATISTICS[config.optimizer]
-        return cls(num_parameters, config.workers, statistics, own, config.algo != "a3c")
+        return cls(num_parameters, config.workers, statistics, own, config.algo != "a3c", num_inputs)
 
     @property
     def owners(self) -> int:
@@ -75,6 +77,8 @@ class StoreSpec:
             ("counters", (self.num_workers + 1, 8), np.int64),
             ("heartbeats", (self.num_workers, 8), np.float64),
             ("flags", (8,), np.int64),
+            ("input_sums", (self.num_workers + 1, 2, 1 + 2 * self.num_inputs), np.float64),
+            ("input_counters", (self.num_workers + 1, 8), np.int64),
         ]
 
 
@@ -115,6 +119,7 @@ class ParameterStore:
         self.counters = views["counters"]  # [W + 1, Counter]
         self.heartbeats = views["heartbeats"]  # [W, 8], seconds on the monotonic clock in column 0
         self._flags = views["flags"]
+        self.inputs = SharedSums(views["input_sums"], views["input_counters"]) if self.spec.num_inputs else None
 
     @property
     def stopped(self) -> bool:
@@ -163,6 +168,8 @@ class ParameterStore:
         """
         staleness = self.total(Counter.UPDATES) - pulled_updates
         self._step(worker, update.gradient)
+        if self.inputs is not None and update.inputs is not None:
+            self.inputs.add(worker, update.inputs)
         row = self.counters[worker]
         row[Counter.FRAMES] += update.frames
         row[Counter.STEPS] += update.steps

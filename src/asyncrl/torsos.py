@@ -4,7 +4,6 @@ They are put together by `networks.py`.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,32 +11,44 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from asyncrl.errors import UserError
+from asyncrl.inputs import InputStatistics
 
 CoreState = tuple[Tensor, ...]  # () without recurrence, else (hidden [B, N], cell [B, N])
+CLIP = 10.0  # deviations
 
 
-class InputStatistics(NamedTuple):
-    """What a network subtracts from its inputs and divides them by; measured once, then part of the network."""
-
-    mean: np.ndarray  # [...] like one observation
-    deviation: np.ndarray  # broadcasts to it
+def is_image(space: spaces.Space) -> bool:
+    """Return whether observations are pictures: bytes in three dimensions."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
 
 
 class Standardize(nn.Module):
-    """Observations [N, ...] of any dtype to floats, (x - mean) / deviation; bytes are divided by 255 by default."""
+    """Observations [N, ...] of any dtype to floats, (x - mean) / deviation; bytes are divided by 255 by default.
+
+    Vectors with statistics are also clipped to [-10, 10]: what has never changed before may change by any factor.
+    """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(self, space: spaces.Box, statistics: InputStatistics | None) -> None:
         super().__init__()
+        self._shape = space.shape
+        self._clips = statistics is not None and not is_image(space)
         if statistics is None:
             statistics = InputStatistics(np.zeros(()), np.array(255.0 if space.dtype == np.uint8 else 1.0))
         self.register_buffer("mean", torch.as_tensor(statistics.mean, dtype=torch.float32))
         self.register_buffer("scale", 1 / torch.as_tensor(statistics.deviation, dtype=torch.float32))
 
+    def set_statistics_(self, statistics: InputStatistics) -> None:
+        """Use new statistics [D] of a vector of D numbers from now on."""
+        self.mean = torch.from_numpy(statistics.mean).view(self._shape)
+        self.scale = 1 / torch.from_numpy(statistics.deviation).view(self._shape)
+
     def forward(self, observations: Tensor) -> Tensor:
         floats = observations.to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)
+        if self._clips:
+            return floats.clamp_(-CLIP, CLIP)
         # In channels_last the first convolution goes backward 2.8 times as fast, but forward no faster: acting spares
         # itself the transposition. Converting first and transposing then is faster than both at once.
         transposes = floats.dim() == 4 and torch.is_grad_enabled()

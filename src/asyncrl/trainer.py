@@ -23,8 +23,9 @@ from asyncrl.checkpoint import (
 )
 from asyncrl.config import Config
 from asyncrl.evaluator import Evaluation, Evaluator
+from asyncrl.inputs import InputStatistics, statistics_of
 from asyncrl.metrics import RECENT_EPISODES, Gatherer, Progress, RunLog, WorkerProgress
-from asyncrl.networks import flatten_parameters_
+from asyncrl.networks import flatten_parameters_, set_input_statistics_
 from asyncrl.pool import WorkerPool
 from asyncrl.processes import make_context
 from asyncrl.start import fresh_start, restored_start
@@ -74,7 +75,10 @@ class Trainer:
         start = fresh_start(config) if checkpoint is None else restored_start(config, checkpoint)
         self.spaces, self.network, self.statistics = start.spaces, start.network, start.statistics
         self.theta = flatten_parameters_(self.network)  # [P]; the trainer's own copy, for checkpoints
-        self.store = ParameterStore(StoreSpec.of(config, self.theta.numel()), config, context)
+        num_inputs = 0 if start.sums is None else len(start.sums) // 2
+        self.store = ParameterStore(StoreSpec.of(config, self.theta.numel(), num_inputs), config, context)
+        if self.store.inputs is not None and start.sums is not None:
+            self.store.inputs.start_from(start.sums)
         self.store.theta.copy_(self.theta)
         self.store.target.copy_(self.theta[: len(self.store.target)])
         state: dict[str, Any] = {"seconds": 0.0, "generation": -1, "best_score": None}
@@ -136,7 +140,7 @@ class Trainer:
             due = self.config.eval_every is not None and now - evaluated >= self.config.eval_every
             if (due or self._is_promising()) and not self.evaluator.busy:
                 evaluated = now
-                self.evaluator.start(self.store, self.statistics, self.seconds)
+                self.evaluator.start(self.store, self._freeze_inputs(), self.seconds)
             self._take_evaluation()
         return reason
 
@@ -187,6 +191,7 @@ class Trainer:
     def _save(self) -> Path:
         frames = self.store.total(Counter.FRAMES)
         self.theta.copy_(self.store.theta)
+        self._freeze_inputs()
         path = save_checkpoint(self.checkpoints, self.store, self.network, self._state(frames))
         point_to(self.checkpoints, "latest", path)
         if self._is_best():
@@ -194,6 +199,14 @@ class Trainer:
             point_to(self.checkpoints, "best", path)
         prune(self.checkpoints)
         return path
+
+    def _freeze_inputs(self) -> InputStatistics | None:
+        """Give the trainer's network the statistics of its inputs as they are now; return them."""
+        if self.store.inputs is None:
+            return self.statistics
+        statistics = statistics_of(self.store.inputs.merged())
+        set_input_statistics_(self.network, statistics)
+        return statistics
 
     def _is_best(self) -> bool:
         """Whether the mean of the last 100 training episodes beats that of the best checkpoint."""

@@ -11,10 +11,19 @@ from asyncrl.algorithms import ALGORITHMS, Algorithm, Stats
 from asyncrl.config import Config
 from asyncrl.envs import make_envs
 from asyncrl.exploration import annealed_epsilons, draw_final_epsilons
-from asyncrl.networks import CoreState, InputStatistics, Network, flat_gradient, flatten_parameters_, make_network
+from asyncrl.inputs import InputStatistics, statistics_of, sums_of
+from asyncrl.networks import (
+    CoreState,
+    Network,
+    flat_gradient,
+    flatten_parameters_,
+    make_network,
+    set_input_statistics_,
+)
 from asyncrl.optim import clip_global_norm_
 from asyncrl.rollout import Episode, WorkerState, collect_rollout, start_worker_state
 from asyncrl.store import Counter, ParameterStore
+from asyncrl.torsos import is_image
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class Update:
     frames: int  # emulator frames
     stats: Stats  # numbers to log
     episodes: list[Episode]  # that ended in this rollout
+    inputs: np.ndarray | None = None  # [1 + 2 D], sums of vector observations where they are measured
 
 
 class Learner:
@@ -42,6 +52,7 @@ class Learner:
         envs = make_envs(config, config.envs_per_worker)
         self.network: Network = make_network(config, envs.observation_space, envs.action_space, statistics)
         self.snapshot = flatten_parameters_(self.network)  # [P], theta'
+        self.measures = config.standardize_inputs and not is_image(envs.observation_space)
         self.target: Network | None = None
         if self.algorithm.uses_target:
             self.target = make_network(config, envs.observation_space, envs.action_space, statistics)
@@ -57,6 +68,11 @@ class Learner:
         """Synchronise with the store (Algorithm S3: theta' = theta); return the updates made before."""
         frames = store.total(Counter.FRAMES)
         self.done = frames / self.config.frames
+        if store.inputs is not None:
+            statistics = statistics_of(store.inputs.merged())
+            for network in (self.network, self.target):
+                if network is not None:
+                    set_input_statistics_(network, statistics)
         if self.target is not None:
             self.target_snapshot.copy_(store.target)
             epsilons = annealed_epsilons(self.final_epsilons, frames, self.config.epsilon_frames)
@@ -88,7 +104,8 @@ def compute_update(learner: Learner) -> Update:
     stats["gradient_norm"] = clip_global_norm_(gradient, config.max_grad_norm)
     steps = rollout.rewards.numel()
     episodes, worker.finished = worker.finished, []
-    return Update(gradient, steps, steps * worker.envs.frames_per_step, stats, episodes)
+    inputs = sums_of(rollout.observations[:-1].numpy()) if learner.measures else None
+    return Update(gradient, steps, steps * worker.envs.frames_per_step, stats, episodes, inputs)
 
 
 def learn(learner: Learner, store: ParameterStore, worker: int, report: Callable[[Update, int], None]) -> None:
