@@ -14,7 +14,7 @@ SOURCE = Path(asyncrl.__file__).parent
 
 # From the ground up. A name is a file of the package, or the folder `envs`, whose own order is in WORLDS.
 FLOORS = {
-    "words": ["errors", "quantities"],
+    "words": ["errors", "quantities", "handed"],
     "0 maths": ["returns", "losses", "policies", "inputs", "optim", "exploration"],
     "1 nouns": ["config", "torsos", "networks", "store", "envs", "presets", "config_file"],
     "2 one worker": ["rollout", "algorithms", "worker", "evaluate"],
@@ -104,7 +104,7 @@ def test_imports_among_the_worlds_point_down(name: str) -> None:
 def test_networks_and_worlds_do_not_know_each_other() -> None:
     assert not [name for name in inner_imports(SOURCE / "networks.py") if name[0] == "envs"]
     for file in (SOURCE / "envs").rglob("*.py"):
-        assert {name[0] for name in inner_imports(file)} <= {"envs", "errors", "config"}, file
+        assert {name[0] for name in inner_imports(file)} <= {"envs", "errors", "handed", "config"}, file
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -1,7 +1,9 @@
 """A trained agent in your hands: act, evaluate. Loading one builds no environment and runs nobody's code."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -13,7 +15,7 @@ from asyncrl.envs.actions import ActionMap
 from asyncrl.evaluate import Mode, Player, evaluate
 from asyncrl.networks import Network
 from asyncrl.rollout import Episode
-from asyncrl.trust import require_repeated
+from asyncrl.trust import repeat, require_repeated
 
 
 class Agent:
@@ -65,17 +67,24 @@ class Agent:
         return evaluate(config, self.network, episodes=episodes, mode=mode, seed=seed)
 
 
-def load(path: str | Path, checkpoint: str = "latest", *, env: str | None = None) -> Agent:
+def load(
+    path: str | Path,
+    checkpoint: str = "latest",
+    *,
+    env: str | Callable[..., Any] | None = None,
+    network: Callable[..., Any] | None = None,
+) -> Agent:
     """Return the agent of a run, or of one of its checkpoints.
 
     Args:
         path: folder of the run or of the checkpoint.
         checkpoint: "latest" or "best", if `path` is a run.
-        env: repeats the run's environment if that is an import path and the agent is to be evaluated on it.
+        env: repeats the run's environment if that is an import path or a function, and the agent is to be evaluated.
+        network: repeats the run's network if that is a function.
 
     Raises:
         UserError: if it is missing, damaged, or of another game than its run says.
     """
     found = load_checkpoint(find_checkpoint(Path(path), checkpoint))
-    config = read_config(found.path.parent.parent / "config.toml")
-    return Agent(config, restore_network(config, found), found, env)
+    config = repeat(read_config(found.path.parent.parent / "config.toml"), env, network)
+    return Agent(config, restore_network(config, found), found, None if env is None else config.env)

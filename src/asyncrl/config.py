@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asyncrl.errors import UserError
+from asyncrl.handed import hand_over, is_handed
 
 Algo = Literal["a3c", "n-step-q", "one-step-q", "one-step-sarsa"]
 Core = Literal["ff", "lstm"]
-NetworkName = Literal["auto", "conv2013", "conv2015", "mlp", "mlp200"]
+NetworkName = Literal["auto", "conv2013", "conv2015", "conv-small", "mlp", "mlp200"]
 OptimizerName = Literal["shared-rmsprop", "rmsprop", "momentum-sgd", "adam"]
 PresetName = Literal["fast", "paper", "paper57", "fast-continuous", "paper-continuous"]
 Initialization = Literal["torch", "orthogonal"]
@@ -29,7 +30,8 @@ Scaling = Literal["none", "sqrt", "linear"]
 class Config:
     """All that decides a run. Plain data: it is written to `config.toml` and read back from there."""
 
-    # Gymnasium id of the environment, or an import path package.module:function that makes one.
+    # Gymnasium id of the environment, or an import path package.module:function that makes one. From Python also a
+    # function that makes one.
     env: str = "ALE/Pong-v5"
     # Method: a3c (Algorithm S3), n-step-q (S2), one-step-q (1) or one-step-sarsa (section 4).
     algo: Algo = "a3c"
@@ -74,8 +76,8 @@ class Config:
     # Weight of the value loss 1/2 (R - V)^2. Paper: not printed; the authors use 0.5.
     value_cost: float = 0.5
 
-    # Network: conv2013 (16-32-256, supplement 8), conv2015 (32-64-64-512, section 5.1), mlp (64-64),
-    # mlp200 (supplement 9), or auto by observation.
+    # Network: conv2013 (16-32-256, supplement 8), conv2015 (32-64-64-512, section 5.1), conv-small (16-128), mlp
+    # (64-64), mlp200 (supplement 9), or auto by observation. From Python also a function that makes one's own torso.
     network: NetworkName = "auto"
     # Let policy and value share no layer (a3c; supplement 9: continuous control).
     separate_networks: bool = False
@@ -119,12 +121,16 @@ class Config:
     run_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        for name in ("env", "network"):
+            object.__setattr__(self, name, hand_over(getattr(self, name)))
         if not isinstance(self.env, str) or not self.env:
             raise UserError(
-                f"--env is {self.env!r}: it must be a Gymnasium id, or an import path package.module:function for what "
-                "workers cannot be handed (a lambda, a class of a notebook)"
+                f"--env is {self.env!r}: it must be a Gymnasium id, an import path package.module:function, or (from "
+                "Python) a function that makes an environment"
             )
         for name, hint in _field_types().items():
+            if name in ("env", "network") and is_handed(getattr(self, name)):
+                continue
             object.__setattr__(self, name, _typed(getattr(self, name), hint, f"--{name.replace('_', '-')}"))
         for name, valid, hint in _CHECKS:
             if not valid(getattr(self, name)):

@@ -14,19 +14,24 @@ from torch import Tensor, nn
 
 from asyncrl.config import Config
 from asyncrl.errors import UserError
+from asyncrl.handed import is_handed, require_function
 from asyncrl.inputs import InputStatistics
 from asyncrl.policies import Policy, PolicyHead, policy_head
 from asyncrl.torsos import (
     LSTM,
+    Convolutions,
     CoreState,
     FeedForward,
+    OwnTorso,
     PaperPerceptron,
     Perceptron,
     Standardize,
     Trunk,
     conv2013,
     conv2015,
+    conv_small,
     is_image,
+    torso_shape,
 )
 
 __all__ = [
@@ -165,18 +170,33 @@ def _brief(space: spaces.Space) -> str:
     return text if len(text) <= 80 else f"a {type(space).__name__} space"
 
 
-_TORSOS = {"conv2013": conv2013, "conv2015": conv2015, "mlp": Perceptron, "mlp200": PaperPerceptron}
+_TORSOS = {
+    "conv2013": conv2013,
+    "conv2015": conv2015,
+    "conv-small": conv_small,
+    "mlp": Perceptron,
+    "mlp200": PaperPerceptron,
+}
 
 
 def _make_trunk(config: Config, space: spaces.Box, statistics: InputStatistics | None) -> Trunk:
-    name = config.network
-    if name == "auto":
-        name = "conv2013" if is_image(space) and min(space.shape[1:]) >= 36 else "mlp"
-    if name.startswith("conv") and not is_image(space):
-        raise UserError(f"--network {name} wants images, but {config.env} observes {space}: choose --network mlp")
-    torso = _TORSOS[name](space.shape)
+    torso = _make_torso(config, space)
     core = LSTM(torso.out_features, config.lstm_size) if config.is_recurrent else FeedForward(torso.out_features)
     return Trunk(Standardize(space, statistics), torso, core)
+
+
+def _make_torso(config: Config, space: spaces.Box) -> Convolutions | Perceptron | PaperPerceptron | OwnTorso:
+    name, shape = config.network, torso_shape(space)
+    if is_handed(name):
+        return OwnTorso(require_function(name, "network"), space, name)
+    if name == "auto":
+        size = min(shape[1:]) if is_image(space) else 0
+        name = "conv2013" if size >= 36 else "conv-small" if size >= 3 else "mlp"
+    if name.startswith("conv") and not is_image(space):
+        raise UserError(
+            f"--network {name} wants images, but {config.env} observes {_brief(space)}: choose --network mlp"
+        )
+    return _TORSOS[name](shape)
 
 
 def initialize_orthogonal_(network: Network) -> None:

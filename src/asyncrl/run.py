@@ -14,10 +14,11 @@ from asyncrl.config import Config, PresetName
 from asyncrl.config_file import read_config, write_config
 from asyncrl.display import make_display
 from asyncrl.errors import UserError
+from asyncrl.handed import Handed, hand_over
 from asyncrl.metrics import Progress, read_json_lines
 from asyncrl.presets import preset_for
 from asyncrl.trainer import Outcome, Trainer
-from asyncrl.trust import require_repeated
+from asyncrl.trust import repeat, require_repeated
 
 Show = Callable[[Progress], None]
 Announce = Callable[[str], None]
@@ -33,7 +34,9 @@ class Run:
 
     def agent(self, checkpoint: str = "latest") -> Agent:
         """Return the agent of the "latest" or "best" checkpoint."""
-        return load(self.path, checkpoint, env=self.config.env)
+        network = self.config.network
+        handed = network if isinstance(network, Handed) else None
+        return load(self.path, checkpoint, env=self.config.env, network=handed)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the rows of `metrics.jsonl`: numbers every ten seconds, and evaluations."""
@@ -45,7 +48,7 @@ class Run:
 
 
 def train(
-    env: str | None = None,
+    env: str | Callable[..., Any] | None = None,
     *,
     preset: PresetName = "fast",
     config: Config | None = None,
@@ -58,12 +61,14 @@ def train(
     Works in scripts without a main guard and in notebooks.
 
     Args:
-        env: Gymnasium id such as "ALE/Pong-v5", or an import path "package.module:function".
+        env: Gymnasium id such as "ALE/Pong-v5", an import path "package.module:function", or a function that makes an
+            environment: lambdas and functions of notebooks too. Files keep only its name.
         preset: where the settings start from; "fast" and "paper" have settings of their own for continuous actions.
         config: to start from instead of a preset.
         show: called twice a second with a `Progress`.
         announce: called with a line when something worth telling happens.
-        **settings: fields of `Config`, such as `frames=10_000_000`.
+        **settings: fields of `Config`, such as `frames=10_000_000`. `network` may be a function that takes the
+            observation space and returns a torso of your own (docs/own.md).
 
     Raises:
         UserError: for a mistake in the settings; nothing has been written then.
@@ -71,6 +76,7 @@ def train(
     unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(Config)})
     if unknown:
         raise UserError(f"there is no setting {unknown[0]}: asyncrl.Config lists them all")
+    env = hand_over(env)
     if env is not None:
         settings["env"] = env
     config = dataclasses.replace(config or preset_for(preset, env), **settings)
@@ -80,7 +86,8 @@ def train(
 def resume(
     path: str | Path,
     *,
-    env: str | None = None,
+    env: str | Callable[..., Any] | None = None,
+    network: Callable[..., Any] | None = None,
     show: Show = lambda _: None,
     announce: Announce = print,
     **settings: Any,
@@ -89,7 +96,9 @@ def resume(
 
     Args:
         path: of the run, or of one of its checkpoints.
-        env: must repeat the run's environment if that is an import path: opening a run never imports code by itself.
+        env: must repeat the run's environment if that is an import path or a function: opening a run never imports
+            code by itself.
+        network: must repeat the run's network if that is a function.
         show: as in `train`.
         announce: as in `train`.
         **settings: fields that may change on the way: frames, max_time, stop_at_score, workers and intervals.
@@ -97,7 +106,7 @@ def resume(
     Raises:
         UserError: if there is nothing to resume or a setting may not change.
     """
-    config, run_dir, checkpoint = _open(Path(path), env, settings)
+    config, run_dir, checkpoint = _open(Path(path), env, settings, network)
     return _train(config, run_dir, checkpoint, show, announce)
 
 
@@ -136,12 +145,14 @@ def resume_run(path: Path, env: str | None, changes: dict[str, Any], *, as_json:
         return _train(config, run_dir, checkpoint, display.show, display.announce)
 
 
-def _open(path: Path, env: str | None, changes: dict[str, Any]) -> tuple[Config, Path, Checkpoint]:
+def _open(
+    path: Path, env: str | Callable[..., Any] | None, changes: dict[str, Any], network: Callable[..., Any] | None = None
+) -> tuple[Config, Path, Checkpoint]:
     """Return configuration, folder and checkpoint of a run that is to go on, with `changes`."""
     checkpoint = load_checkpoint(find_checkpoint(path))
     run_dir = checkpoint.path.parent.parent
-    config = read_config(run_dir / "config.toml")
-    require_repeated(config.env, env)
+    config = repeat(read_config(run_dir / "config.toml"), env, network)
+    require_repeated(config.env, config.env if env is not None else None)
     fixed = sorted(set(changes) - _MAY_CHANGE)
     if fixed:
         raise UserError(f"{fixed[0]} cannot change on resume: only {', '.join(sorted(_MAY_CHANGE))} can")

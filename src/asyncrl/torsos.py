@@ -4,6 +4,7 @@ They are put together by `networks.py`.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -18,12 +19,31 @@ CLIP = 10.0  # deviations
 
 
 def is_image(space: spaces.Space) -> bool:
-    """Return whether observations are pictures: bytes in three dimensions."""
-    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+    """Return whether observations are pictures: numbers in three dimensions, or bytes in two."""
+    if not isinstance(space, spaces.Box):
+        return False
+    return len(space.shape) == 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
+
+
+def has_channels_last(shape: tuple[int, ...]) -> bool:
+    """Return whether an image of `shape` is HWC: whether its last dimension is no longer than its first."""
+    return len(shape) == 3 and shape[2] <= shape[0]
+
+
+def torso_shape(space: spaces.Box) -> tuple[int, ...]:
+    """Return the shape in which a torso gets one observation: images as (C, H, W), the rest as it is."""
+    shape = space.shape
+    if not is_image(space):
+        return shape
+    if len(shape) == 2:
+        return (1, *shape)
+    return (shape[2], *shape[:2]) if has_channels_last(shape) else shape
 
 
 class Standardize(nn.Module):
     """Observations [N, ...] of any dtype to floats, (x - mean) / deviation; bytes are divided by 255 by default.
+
+    Images come out as [N, C, H, W], however the environment orders them.
 
     Vectors with statistics are also clipped to [-10, 10]: what has never changed before may change by any factor.
     """
@@ -34,6 +54,9 @@ class Standardize(nn.Module):
     def __init__(self, space: spaces.Box, statistics: InputStatistics | None) -> None:
         super().__init__()
         self._shape = space.shape
+        self._channels_last, self._adds_channel = False, False
+        if is_image(space):
+            self._channels_last, self._adds_channel = has_channels_last(space.shape), len(space.shape) == 2
         self._clips = statistics is not None and not is_image(space)
         if statistics is None:
             statistics = InputStatistics(np.zeros(()), np.array(255.0 if space.dtype == np.uint8 else 1.0))
@@ -48,7 +71,11 @@ class Standardize(nn.Module):
     def forward(self, observations: Tensor) -> Tensor:
         floats = observations.to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)
         if self._clips:
-            return floats.clamp_(-CLIP, CLIP)
+            floats.clamp_(-CLIP, CLIP)
+        if self._channels_last:
+            return floats.permute(0, 3, 1, 2)  # a view, which is what torch calls channels_last
+        if self._adds_channel:
+            floats = floats.unsqueeze(1)
         # In channels_last the first convolution goes backward 2.8 times as fast, but forward no faster: acting spares
         # itself the transposition. Converting first and transposing then is faster than both at once.
         transposes = floats.dim() == 4 and torch.is_grad_enabled()
@@ -87,6 +114,11 @@ def conv2015(shape: tuple[int, ...]) -> Convolutions:
     return Convolutions(shape, ((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512)
 
 
+def conv_small(shape: tuple[int, ...]) -> Convolutions:
+    """Return a torso for small images such as MinAtar's, after its authors (Young & Tian, 2019; not in the paper)."""
+    return Convolutions(shape, ((16, 3, 1),), 128)
+
+
 class Perceptron(nn.Sequential):
     """Two hidden layers of tanh on flattened observations [N, ...]; for what is not an image (not in the paper)."""
 
@@ -103,6 +135,34 @@ class PaperPerceptron(nn.Sequential):
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(nn.Flatten(), nn.Linear(math.prod(shape), 200), nn.ReLU())
         self.out_features = 200
+
+
+class OwnTorso(nn.Module):
+    """The user's module: from floats [N, ...], images as [N, C, H, W], to features [N, F].
+
+    Args:
+        make: from the observation space to the module; called in every process that needs one.
+        space: of one observation.
+        name: to use in complaints.
+
+    Raises:
+        UserError: if it is no module, or does not turn a batch into one row of features each.
+    """
+
+    def __init__(self, make: Callable[[spaces.Box], nn.Module], space: spaces.Box, name: str) -> None:
+        super().__init__()
+        module = make(space)
+        if not isinstance(module, nn.Module):
+            raise UserError(f"{name} made a {type(module).__name__}: it must return a torch.nn.Module")
+        self.module = module
+        with torch.no_grad():
+            features = module(torch.zeros(2, *torso_shape(space)))
+        if features.dim() != 2 or len(features) != 2:
+            raise UserError(f"{name} made {list(features.shape)} of a batch of 2: it must return features [2, F]")
+        self.out_features = features.shape[1]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.module(inputs)
 
 
 class LSTM(nn.Module):

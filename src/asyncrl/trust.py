@@ -1,7 +1,26 @@
 """What a file may make us do: name an environment, never import its author's code unasked."""
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from asyncrl.config import Config
 from asyncrl.envs.make import is_import_path
 from asyncrl.errors import UserError
+from asyncrl.handed import hand_over, is_handed, require_function
+
+
+def repeat(config: Config, env: str | Callable[..., Any] | None, network: Callable[..., Any] | None) -> Config:
+    """Return `config`, read from a file that has only names, with the functions the user hands over again.
+
+    Raises:
+        UserError: if they have other names, or belong to another environment.
+    """
+    given = {"env": hand_over(env), "network": hand_over(network)}
+    for name, value in given.items():
+        if value is not None and value != getattr(config, name):
+            raise UserError(f"the run was trained with {name} {getattr(config, name)}, not {value}")
+    return dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None})
 
 
 def require_repeated(env: str, repeated: str | None) -> None:
@@ -12,5 +31,7 @@ def require_repeated(env: str, repeated: str | None) -> None:
     """
     if repeated is not None and repeated != env:
         raise UserError(f"the run was trained on {env}, not on {repeated}")
+    if is_handed(env):
+        require_function(env, "env")
     if is_import_path(env) and repeated is None:
         raise UserError(f"the run's environment imports code ({env}): repeat it with --env {env} if you trust it")

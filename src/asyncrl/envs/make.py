@@ -3,6 +3,7 @@
 import difflib
 import functools
 import importlib
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from asyncrl.envs.base import Environments
 from asyncrl.envs.registration import register_envs
 from asyncrl.envs.vector import GymnasiumEnvironments
 from asyncrl.errors import UserError
+from asyncrl.handed import is_handed, require_function
 
 
 def make_envs(config: Config, num_envs: int) -> Environments:
@@ -46,9 +48,11 @@ def is_import_path(env: str) -> bool:
 
 
 def _environment_maker(env: str, **how: Any) -> Callable[[], gymnasium.Env]:
+    if is_handed(env):
+        return functools.partial(_call, require_function(env, "env"), env, how)
     module, _, name = env.rpartition(":")
     if module and not re.search(r"-v\d+$", name):
-        return functools.partial(_imported_function(module, name), **how)
+        return functools.partial(_call, _imported_function(module, name), env, how)
     _check_registered(env)
 
     def make() -> gymnasium.Env:
@@ -58,6 +62,16 @@ def _environment_maker(env: str, **how: Any) -> Callable[[], gymnasium.Env]:
             raise UserError(f"{env} cannot be made: {_first_line(error)}") from error
 
     return make
+
+
+def _call(function: Callable[..., Any], env: str, how: dict[str, Any]) -> gymnasium.Env:
+    """Make an environment by the user's function, which need not take arguments such as render_mode."""
+    parameters = inspect.signature(function).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    made = function(**{name: value for name, value in how.items() if takes_all or name in parameters})
+    if not isinstance(made, gymnasium.Env):
+        raise UserError(f"{env} made a {type(made).__name__}: it must return a gymnasium.Env")
+    return made
 
 
 def _imported_function(module: str, name: str) -> Callable[..., gymnasium.Env]:
