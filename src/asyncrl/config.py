@@ -21,7 +21,8 @@ from asyncrl.errors import UserError
 Algo = Literal["a3c", "n-step-q", "one-step-q", "one-step-sarsa"]
 Core = Literal["ff", "lstm"]
 NetworkName = Literal["auto", "conv2013", "conv2015", "mlp"]
-OptimizerName = Literal["shared-rmsprop", "rmsprop", "momentum-sgd", "adam"]
+OptimizerName = Literal["shared-rmsprop", "rmsprop", "momentum-sgd", "adam", "shared-adam"]
+UpdateDiscipline = Literal["hogwild", "locked", "synchronous"]
 PresetName = Literal["fast", "paper", "paper57"]
 Initialization = Literal["torch", "orthogonal"]
 Scaling = Literal["none", "sqrt", "linear"]
@@ -46,6 +47,9 @@ class Config:
     workers: int = 2
     # Environments of each worker, stepped as one batch (B). The paper is 1.
     envs_per_worker: int = 8
+    # How workers share the parameters: hogwild (no locks, section 4), locked (one at a time) or synchronous (in rounds:
+    # all pull the same parameters, then push in the order of workers).
+    update: UpdateDiscipline = "hogwild"
     # When to stop, in environment frames of all workers together (4 frames = 1 step on Atari). Schedules end here too.
     frames: int = 10_000_000
     # When to stop, in seconds of training.
@@ -84,7 +88,8 @@ class Config:
     # Cells of the LSTM core (section 5.1: 256).
     lstm_size: int = 256
 
-    # Optimiser; shared-rmsprop shares its statistics between workers without locks (section 4).
+    # Optimiser; shared-rmsprop shares its statistics between workers without locks (section 4). shared-adam wants
+    # --update locked or synchronous.
     optimizer: OptimizerName = "shared-rmsprop"
     # Learning rate at the start, for one environment per worker.
     learning_rate: float = 7e-4
@@ -124,6 +129,9 @@ class Config:
         for name, valid, hint in _CHECKS:
             if not valid(getattr(self, name)):
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it must be {hint}")
+        for clashes, line in _CONFLICTS:
+            if clashes(self):
+                raise UserError(line)
 
     @property
     def initial_learning_rate(self) -> float:
@@ -213,6 +221,14 @@ _CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("checkpoint_every", _positive, "positive"),
     ("eval_every", _none_or_positive, "positive"),
     ("eval_episodes", _positive, "at least 1"),
+)
+
+_CONFLICTS: tuple[tuple[Callable[[Config], bool], str], ...] = (
+    (
+        lambda c: c.optimizer == "shared-adam" and c.update == "hogwild",
+        "--optimizer shared-adam pairs two statistics, which must not be shared without a lock: "
+        "add --update locked or --update synchronous, or choose --optimizer adam",
+    ),
 )
 
 

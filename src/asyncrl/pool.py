@@ -151,6 +151,7 @@ class WorkerPool:
     def _replace(self, worker: int, slot: _Slot, what: str) -> None:
         assert slot.process is not None
         _kill(slot.process)
+        self.store.discipline.leave(worker)  # so that nobody waits for it
         if time.monotonic() - slot.start_at > HEALTHY_SECONDS:
             slot.failures = 0
         slot.failures += 1

@@ -87,6 +87,7 @@ class Trainer:
         self.evaluator = Evaluator(config, context, self.spaces)
         self.evaluation: Evaluation | None = None
         self._best_saved: float | None = state["best_score"]
+        self._timeouts = self.store.total(Counter.TIMEOUTS)
         self.interrupted = False
         self.started = time.monotonic()
         self._marks = deque([(self.started, self.store.counters.copy())])
@@ -126,6 +127,7 @@ class Trainer:
             now = time.monotonic()
             if now - shown >= SHOW_SECONDS:
                 self.show(self.progress())
+                self._announce_timeouts()
                 shown = now
             if now - logged >= LOG_SECONDS:
                 self._log_interval()
@@ -168,6 +170,12 @@ class Trainer:
         self.evaluation = evaluation
         self.log.evaluation(evaluation.as_row())
         self.announce(evaluation.as_line())
+
+    def _announce_timeouts(self) -> None:
+        timeouts = self.store.total(Counter.TIMEOUTS)
+        if timeouts > self._timeouts:
+            self.announce(f"{timeouts - self._timeouts} wait(s) for a worker timed out: the others went on without it")
+        self._timeouts = timeouts
 
     def _log_interval(self) -> None:
         self.log.progress(self.progress(), dict(self.gatherer.staleness))
@@ -230,6 +238,7 @@ class Trainer:
             best_score=self.gatherer.best_score,
             learning_rate=self.store.learning_rate(),
             staleness=self.gatherer.mean_staleness,
+            timeouts=int(totals[Counter.TIMEOUTS]),
             stats=self.gatherer.stats,
             evaluated_score=None if self.evaluation is None else self.evaluation.mean,
             workers=tuple(self._worker_progress(worker, rates) for worker in range(self.config.workers)),

@@ -37,7 +37,7 @@ class Learner:
     def __init__(
         self, config: Config, worker: int, generation: int = 0, statistics: InputStatistics | None = None
     ) -> None:
-        self.config = config
+        self.config, self.worker = config, worker
         self.algorithm: Algorithm = ALGORITHMS[config.algo]
         envs = make_envs(config, config.envs_per_worker)
         self.network: Network = make_network(config, envs.observation_space, envs.action_space, statistics)
@@ -55,13 +55,14 @@ class Learner:
 
     def pull(self, store: ParameterStore) -> int:
         """Synchronise with the store (Algorithm S3: theta' = theta); return the updates made before."""
-        frames = store.total(Counter.FRAMES)
-        self.done = frames / self.config.frames
-        if self.target is not None:
-            self.target_snapshot.copy_(store.target)
-            epsilons = annealed_epsilons(self.final_epsilons, frames, self.config.epsilon_frames)
-            self.epsilons = torch.from_numpy(epsilons).float()
-        return store.pull(self.snapshot)
+        with store.discipline.pulling(self.worker):
+            frames = store.total(Counter.FRAMES)
+            self.done = frames / self.config.frames
+            if self.target is not None:
+                self.target_snapshot.copy_(store.target)
+                epsilons = annealed_epsilons(self.final_epsilons, frames, self.config.epsilon_frames)
+                self.epsilons = torch.from_numpy(epsilons).float()
+            return store.pull(self.snapshot)
 
     def close(self) -> None:
         """Close the environments."""
@@ -93,8 +94,12 @@ def compute_update(learner: Learner) -> Update:
 
 def learn(learner: Learner, store: ParameterStore, worker: int, report: Callable[[Update, int], None]) -> None:
     """Pull, compute, push, until the store says stop or all frames are done; `report` gets each update's staleness."""
-    while not store.stopped and store.total(Counter.FRAMES) < learner.config.frames:
-        pulled_updates = learner.pull(store)
-        update = compute_update(learner)
-        staleness = store.apply(worker, update, pulled_updates)
-        report(update, staleness)
+    store.discipline.join(worker)
+    try:
+        while not store.stopped and store.total(Counter.FRAMES) < learner.config.frames:
+            pulled_updates = learner.pull(store)
+            update = compute_update(learner)
+            staleness = store.apply(worker, update, pulled_updates)
+            report(update, staleness)
+    finally:
+        store.discipline.leave(worker)
