@@ -18,11 +18,14 @@ from typing import Any, Literal
 
 from asyncrl.errors import UserError
 
-Algo = Literal["a3c", "n-step-q", "one-step-q", "one-step-sarsa"]
+Algo = Literal["a3c", "n-step-q", "one-step-q", "one-step-sarsa", "a2c"]
 Core = Literal["ff", "lstm"]
 NetworkName = Literal["auto", "conv2013", "conv2015", "mlp"]
 OptimizerName = Literal["shared-rmsprop", "rmsprop", "momentum-sgd", "adam", "shared-adam"]
 UpdateDiscipline = Literal["hogwild", "locked", "synchronous"]
+Schedule = Literal["processes", "simulated"]
+DelayName = Literal["constant", "uniform", "exponential", "pareto"]
+Device = Literal["cpu", "cuda"]
 PresetName = Literal["fast", "paper", "paper57"]
 Initialization = Literal["torch", "orthogonal"]
 Scaling = Literal["none", "sqrt", "linear"]
@@ -34,7 +37,8 @@ class Config:
 
     # Gymnasium id of the environment, or an import path package.module:function that makes one.
     env: str = "ALE/Pong-v5"
-    # Method: a3c (Algorithm S3), n-step-q (S2), one-step-q (1) or one-step-sarsa (section 4).
+    # Method: a3c (Algorithm S3), n-step-q (S2), one-step-q (1), one-step-sarsa (section 4), or a2c: a3c's
+    # synchronous twin, all environments of all workers as one batch.
     algo: Algo = "a3c"
     # ff, or lstm: recurrent cells after the last hidden layer (section 5.1).
     core: Core = "ff"
@@ -50,6 +54,16 @@ class Config:
     # How workers share the parameters: hogwild (no locks, section 4), locked (one at a time) or synchronous (in rounds:
     # all pull the same parameters, then push in the order of workers).
     update: UpdateDiscipline = "hogwild"
+    # Workers as processes, or simulated: interleaved in one process in an order drawn from the seed, reproducibly.
+    schedule: Schedule = "processes"
+    # Simulated: how long a worker is between its pull and its push (all of mean 1).
+    delays: DelayName = "exponential"
+    # Simulated: repeat the order of pulls and pushes that this run kept by --record-order.
+    replay: Path | None = None
+    # Processes: keep the order of pulls and pushes in the run's folder, 10 bytes each.
+    record_order: bool = False
+    # Where a2c computes.
+    device: Device = "cpu"
     # When to stop, in environment frames of all workers together (4 frames = 1 step on Atari). Schedules end here too.
     frames: int = 10_000_000
     # When to stop, in seconds of training.
@@ -111,6 +125,9 @@ class Config:
 
     # Seconds between checkpoints.
     checkpoint_every: float = 180.0
+    # Simulated and a2c: frames between checkpoints instead, where all environments begin anew, so that a resumed run
+    # equals one that went on.
+    checkpoint_frames: int = 1_000_000
     # Seconds between evaluations in a process of their own; none evaluates only for --stop-at-score.
     eval_every: float | None = None
     # Episodes of an evaluation.
@@ -141,6 +158,16 @@ class Config:
             self.learning_rate
             * {"none": 1.0, "sqrt": math.sqrt(batch), "linear": float(batch)}[self.learning_rate_scaling]
         )
+
+    @property
+    def is_actor_critic(self) -> bool:
+        """Whether the method learns a policy and values (and no action values with target parameters)."""
+        return self.algo in ("a3c", "a2c")
+
+    @property
+    def is_in_one_process(self) -> bool:
+        """Whether the trainer itself does the workers' work, reproducibly."""
+        return self.schedule == "simulated" or self.algo == "a2c"
 
     @property
     def is_recurrent(self) -> bool:
@@ -219,16 +246,25 @@ _CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("epsilon_frames", _not_negative, "0 or more"),
     ("target_frames", _positive, "at least 1"),
     ("checkpoint_every", _positive, "positive"),
+    ("checkpoint_frames", _positive, "at least 1"),
     ("eval_every", _none_or_positive, "positive"),
     ("eval_episodes", _positive, "at least 1"),
 )
 
 _CONFLICTS: tuple[tuple[Callable[[Config], bool], str], ...] = (
     (
-        lambda c: c.optimizer == "shared-adam" and c.update == "hogwild",
+        lambda c: c.optimizer == "shared-adam" and c.update == "hogwild" and c.algo != "a2c",
         "--optimizer shared-adam pairs two statistics, which must not be shared without a lock: "
         "add --update locked or --update synchronous, or choose --optimizer adam",
     ),
+    (
+        lambda c: c.algo == "a2c" and (c.schedule, c.update, c.record_order) != ("processes", "hogwild", False),
+        "--schedule, --update and --record-order are for asynchronous workers: --algo a2c has none",
+    ),
+    (lambda c: c.device != "cpu" and c.algo != "a2c", "--device cuda is for --algo a2c: other methods run on CPUs"),
+    (lambda c: c.replay is not None and c.schedule != "simulated", "--replay needs --schedule simulated"),
+    (lambda c: c.replay is not None and c.update != "hogwild", "--replay takes its order from a file: leave --update"),
+    (lambda c: c.record_order and c.schedule != "processes", "--record-order needs --schedule processes"),
 )
 
 

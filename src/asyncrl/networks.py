@@ -209,7 +209,7 @@ def make_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence(config.seed).generate_state(1)[0]))
         trunk = _make_trunk(config, observation_space, statistics)
-        head = ActorCritic if config.algo == "a3c" else QNetwork
+        head = ActorCritic if config.is_actor_critic else QNetwork
         network = head(trunk, int(action_space.n))
         if config.initialization == "orthogonal":
             initialize_orthogonal_(network)

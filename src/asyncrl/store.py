@@ -58,7 +58,7 @@ class StoreSpec:
     def of(cls, config: Config, num_parameters: int) -> "StoreSpec":
         """Return the layout that `config` needs for a network of `num_parameters`."""
         statistics, own = STATISTICS[config.optimizer]
-        return cls(num_parameters, config.workers, statistics, own, config.algo != "a3c")
+        return cls(num_parameters, config.workers, statistics, own, not config.is_actor_critic)
 
     @property
     def owners(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from asyncrl.a2c import batched, make_batched_worker
 from asyncrl.checkpoint import (
     Checkpoint,
     encode_space,
@@ -26,12 +27,12 @@ from asyncrl.evaluator import Evaluation, Evaluator
 from asyncrl.metrics import RECENT_EPISODES, Gatherer, Progress, RunLog, WorkerProgress
 from asyncrl.networks import flatten_parameters_
 from asyncrl.pool import WorkerPool
-from asyncrl.processes import make_context
+from asyncrl.processes import Report, make_context
+from asyncrl.simulate import Simulation
 from asyncrl.start import fresh_start, restored_start
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 
 LOG_SECONDS = 10.0
-BEST_SECONDS = 30.0  # between checkpoints of a new best score
 SHOW_SECONDS = 0.5
 RECENT_FOR_STOPPING = 30
 _SPACES = ("observation", "action")
@@ -41,7 +42,7 @@ _SPACES = ("observation", "action")
 class Outcome:
     """How a training ended."""
 
-    reason: str  # "frames", "time", "score" or "interrupted"
+    reason: str  # "frames", "time", "score", "order" (replayed to its end) or "interrupted"
     progress: Progress
     evaluation: Evaluation | None  # the last one
 
@@ -68,13 +69,15 @@ class Trainer:
         checkpoint: Checkpoint | None = None,
         context: BaseContext | None = None,
     ) -> None:
+        config = batched(config) if config.algo == "a2c" else config
         self.config, self.run_dir, self.show, self.announce = config, run_dir, show, announce
         self.checkpoints = run_dir / "checkpoints"
         context = context or make_context()
         start = fresh_start(config) if checkpoint is None else restored_start(config, checkpoint)
         self.spaces, self.network, self.statistics = start.spaces, start.network, start.statistics
         self.theta = flatten_parameters_(self.network)  # [P]; the trainer's own copy, for checkpoints
-        self.store = ParameterStore(StoreSpec.of(config, self.theta.numel()), config, context)
+        shared_by = None if config.is_in_one_process else context
+        self.store = ParameterStore(StoreSpec.of(config, self.theta.numel()), config, shared_by)
         self.store.theta.copy_(self.theta)
         self.store.target.copy_(self.theta[: len(self.store.target)])
         state: dict[str, Any] = {"seconds": 0.0, "generation": -1, "best_score": None}
@@ -83,7 +86,7 @@ class Trainer:
             state = checkpoint.state
         self.seconds_before = state["seconds"]
         self.gatherer = Gatherer(best_score=state["best_score"])
-        self.pool = WorkerPool(config, self.store, self.statistics, context, state["generation"] + 1, announce)
+        self.pool = self._make_pool(context, state["generation"] + 1, state.get("order_position", 0))
         self.evaluator = Evaluator(config, context, self.spaces)
         self.evaluation: Evaluation | None = None
         self._best_saved: float | None = state["best_score"]
@@ -91,6 +94,15 @@ class Trainer:
         self.interrupted = False
         self.started = time.monotonic()
         self._marks = deque([(self.started, self.store.counters.copy())])
+
+    def _make_pool(self, context: BaseContext, generation: int, position: int) -> WorkerPool | Simulation:
+        """Return who does the work. Only this, and what it has to say about checkpoints, differs between schedules."""
+        args = (self.config, self.store, self.statistics)
+        if self.config.algo == "a2c":
+            return make_batched_worker(*args, generation)
+        if self.config.schedule == "simulated":
+            return Simulation(*args, generation, position=position)
+        return WorkerPool(*args, context, generation, self.announce)
 
     @property
     def seconds(self) -> float:
@@ -121,9 +133,7 @@ class Trainer:
         """Serve workers until there is a reason to stop; return it."""
         shown = logged = saved = evaluated = time.monotonic()
         while (reason := self._reason_to_stop()) is None:
-            for report in self.pool.poll(timeout=0.2):
-                self.gatherer.add(report)
-                self.log.episodes(report, self.store.total(Counter.FRAMES), self.seconds)
+            self._take(self.pool.poll(timeout=0.2))
             now = time.monotonic()
             if now - shown >= SHOW_SECONDS:
                 self.show(self.progress())
@@ -132,7 +142,7 @@ class Trainer:
             if now - logged >= LOG_SECONDS:
                 self._log_interval()
                 logged = now
-            if now - saved >= self.config.checkpoint_every or (now - saved >= BEST_SECONDS and self._is_best()):
+            if self.pool.wants_checkpoint(now - saved, self._is_best()):
                 self._save()
                 saved = now
             due = self.config.eval_every is not None and now - evaluated >= self.config.eval_every
@@ -142,12 +152,20 @@ class Trainer:
             self._take_evaluation()
         return reason
 
+    def _take(self, reports: list[Report]) -> None:
+        for report in reports:
+            self.gatherer.add(report)
+            self.log.episodes(report, self.store.total(Counter.FRAMES), self.seconds)
+            self.log.order(report)
+
     def _reason_to_stop(self) -> str | None:
         config = self.config
         if self.interrupted:
             return "interrupted"
         if self.store.total(Counter.FRAMES) >= config.frames:
             return "frames"
+        if self.pool.exhausted:
+            return "order"
         if config.max_time is not None and self.seconds >= config.max_time:
             return "time"
         goal = config.stop_at_score
@@ -185,9 +203,7 @@ class Trainer:
         """End every process, then write what is left: the last metrics and the last checkpoint."""
         reports = self.pool.stop()
         self.evaluator.stop()
-        for report in reports:
-            self.gatherer.add(report)
-            self.log.episodes(report, self.store.total(Counter.FRAMES), self.seconds)
+        self._take(reports)
         self._log_interval()
         self._save()
         self.log.close()
@@ -217,7 +233,7 @@ class Trainer:
             "seconds": self.seconds,
             "counters": self.store.counters.tolist(),
             "best_score": self._best_saved,
-            "generation": self.pool.generation,
+            **self.pool.checkpoint_state(),
             "evaluation": None if self.evaluation is None else self.evaluation.as_row(),
         }
 

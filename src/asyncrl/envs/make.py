@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 
-from asyncrl.config import Config
+from asyncrl.config import Config, available_cores
 from asyncrl.envs.atari import AtariEnvironments, rom_name
 from asyncrl.envs.base import Environments
 from asyncrl.envs.registration import register_envs
@@ -24,7 +24,8 @@ def make_envs(config: Config, num_envs: int) -> Environments:
         UserError: for an unknown name, a missing extra, or an environment that cannot be built.
     """
     if is_atari(config.env):
-        return AtariEnvironments(rom_name(config.env), num_envs, sticky=config.sticky)
+        threads = available_cores() if config.algo == "a2c" else 1
+        return AtariEnvironments(rom_name(config.env), num_envs, sticky=config.sticky, threads=threads)
     if config.sticky:
         raise UserError(f"--sticky is for Atari games, but {config.env} is none")
     return GymnasiumEnvironments(_environment_maker(config.env), num_envs)
