@@ -16,14 +16,17 @@ SOURCE = Path(asyncrl.__file__).parent
 FLOORS = {
     "words": ["errors", "quantities"],
     "0 maths": ["returns", "losses", "optim", "exploration"],
-    "1 nouns": ["config", "config_file", "networks", "store", "envs"],
+    "1 nouns": ["checks", "config", "config_file", "networks", "disciplines", "store", "envs"],
     "2 one worker": ["rollout", "algorithms", "worker", "evaluate"],
     "3 many workers": [
         "checkpoint",
         "start",
+        "orders",
         "processes",
         "metrics",
         "pool",
+        "simulate",
+        "a2c",
         "evaluator",
         "trainer",
     ],

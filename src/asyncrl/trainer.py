@@ -1,11 +1,8 @@
 """The trainer: starts workers, watches them, restarts the dead, keeps what they learn, and stops them cleanly."""
 
-import contextlib
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -27,7 +24,7 @@ from asyncrl.evaluator import Evaluation, Evaluator
 from asyncrl.metrics import RECENT_EPISODES, Gatherer, Progress, RunLog, WorkerProgress
 from asyncrl.networks import flatten_parameters_
 from asyncrl.pool import WorkerPool
-from asyncrl.processes import Report, make_context
+from asyncrl.processes import Report, handling_signals, make_context
 from asyncrl.simulate import Simulation
 from asyncrl.start import fresh_start, restored_start
 from asyncrl.store import Counter, ParameterStore, StoreSpec
@@ -118,7 +115,7 @@ class Trainer:
         self.log = RunLog(self.run_dir)
         self.started = time.monotonic()
         self._marks = deque([(self.started, self.store.counters.copy())])
-        with _signals(self._interrupt):
+        with handling_signals(self._interrupt):
             try:
                 self.pool.start()
                 reason = self._watch()
@@ -282,28 +279,3 @@ class Trainer:
             staleness=counters[Counter.STALENESS] / max(updates, 1),
             restarts=self.pool.restarts(worker),
         )
-
-
-@contextlib.contextmanager
-def _signals(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Call `interrupt` on Ctrl-C, SIGTERM and a closed terminal; a second Ctrl-C ends at once.
-
-    Only the main thread may do this; in others nothing is changed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: object) -> None:
-        interrupt()
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # `nohup` ignores it
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
