@@ -8,7 +8,7 @@ from pathlib import Path
 
 from meter import Window, window_arguments
 
-from asyncrl.config import PRESETS
+from asyncrl.presets import PRESETS
 from asyncrl.store import Counter
 from asyncrl.trainer import Trainer
 

@@ -25,7 +25,8 @@ from contenders import Contender, make_contenders
 from meter import Measurement
 from report import make_report, print_report
 
-from asyncrl.config import available_cores, fast_preset
+from asyncrl.machine import available_cores
+from asyncrl.presets import fast_preset
 from asyncrl.run import git_revision
 
 HERE = Path(__file__).parent

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from net_pass import PASSES
 
-from asyncrl.config import available_cores, fast_preset
+from asyncrl.machine import available_cores
+from asyncrl.presets import fast_preset
 
 if TYPE_CHECKING:
     from bench import Arguments

@@ -14,16 +14,19 @@ SOURCE = Path(asyncrl.__file__).parent
 
 # From the ground up. A name is a file of the package, or the folder `envs`, whose own order is in WORLDS.
 FLOORS = {
-    "words": ["errors", "quantities", "handed"],
+    "words": ["errors", "quantities", "machine", "handed"],
     "0 maths": ["returns", "losses", "policies", "inputs", "optim", "exploration"],
-    "1 nouns": ["config", "torsos", "networks", "store", "envs", "presets", "config_file"],
+    "1 nouns": ["checks", "config", "torsos", "networks", "disciplines", "store", "envs", "presets", "config_file"],
     "2 one worker": ["rollout", "algorithms", "worker", "evaluate"],
     "3 many workers": [
         "checkpoint",
         "start",
+        "orders",
         "processes",
         "metrics",
         "pool",
+        "simulate",
+        "a2c",
         "evaluator",
         "trainer",
     ],

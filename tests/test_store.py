@@ -140,7 +140,7 @@ def test_the_rates_scaling_with_the_batch(scaling: str, rate: float) -> None:
 def test_every_worker_counts_in_its_own_row_and_totals_are_sums_with_the_base(pushes: list) -> None:
     store = make_store(dataclasses.replace(CONSTANT_RATE, workers=3))
     base = {Counter.FRAMES: 400, Counter.STEPS: 100, Counter.UPDATES: 7, Counter.EPISODES: 3, Counter.STALENESS: 5}
-    store.resume_counters(np.array([base[counter] for counter in Counter]))
+    store.resume_counters(np.array([base.get(counter, 0) for counter in Counter]))
     rows = np.zeros((3, 5), int)
     for worker, steps, ended in pushes:
         episodes = [Episode(0, 1.0, 1, 0.0, False)] * ended

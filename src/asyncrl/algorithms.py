@@ -144,6 +144,7 @@ def _q_loss(network: QNetwork, rollout: Rollout, targets: Tensor) -> tuple[Tenso
 
 ALGORITHMS: dict[Algo, Algorithm] = {
     "a3c": Algorithm(sample_policy, state_values, actor_critic_loss),
+    "a2c": Algorithm(sample_policy, state_values, actor_critic_loss),
     "n-step-q": Algorithm(choose_epsilon_greedy, greedy_values, n_step_q_loss, uses_target=True),
     "one-step-q": Algorithm(choose_epsilon_greedy, greedy_values, one_step_q_loss, uses_target=True),
     "one-step-sarsa": Algorithm(

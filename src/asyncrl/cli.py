@@ -294,9 +294,10 @@ def _report(run: "Run", as_json: bool) -> int:
         return code
     from asyncrl.quantities import format_count, format_duration
 
-    ends = {"frames": "done", "time": "time is up", "score": "the score is reached", "interrupted": "interrupted"}
+    ends = {"frames": "done", "time": "time is up", "score": "the score is reached", "order": "replayed"}
+    end = ends.get(outcome.reason, outcome.reason)
     print(
-        f"{ends[outcome.reason]} after {progress.frames:,} frames, {format_duration(progress.seconds)}\n"
+        f"{end} after {progress.frames:,} frames, {format_duration(progress.seconds)}\n"
         f"  asyncrl eval {run.path}\n  asyncrl record {run.path} out.mp4\n  asyncrl resume {run.path}"
         + ("" if code else f" --frames {format_count(2 * progress.frames)}")
     )

@@ -9,18 +9,22 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from asyncrl.checks import CHECKS, CONFLICTS
 from asyncrl.errors import UserError
 from asyncrl.handed import hand_over, is_handed
 
-Algo = Literal["a3c", "n-step-q", "one-step-q", "one-step-sarsa"]
+Algo = Literal["a3c", "n-step-q", "one-step-q", "one-step-sarsa", "a2c"]
 Core = Literal["ff", "lstm"]
 NetworkName = Literal["auto", "conv2013", "conv2015", "conv-small", "mlp", "mlp200"]
-OptimizerName = Literal["shared-rmsprop", "rmsprop", "momentum-sgd", "adam"]
+OptimizerName = Literal["shared-rmsprop", "rmsprop", "momentum-sgd", "adam", "shared-adam"]
+UpdateDiscipline = Literal["hogwild", "locked", "synchronous"]
+Schedule = Literal["processes", "simulated"]
+DelayName = Literal["constant", "uniform", "exponential", "pareto"]
+Device = Literal["cpu", "cuda"]
 PresetName = Literal["fast", "paper", "paper57", "fast-continuous", "paper-continuous"]
 Initialization = Literal["torch", "orthogonal"]
 Scaling = Literal["none", "sqrt", "linear"]
@@ -33,7 +37,8 @@ class Config:
     # Gymnasium id of the environment, or an import path package.module:function that makes one. From Python also a
     # function that makes one.
     env: str = "ALE/Pong-v5"
-    # Method: a3c (Algorithm S3), n-step-q (S2), one-step-q (1) or one-step-sarsa (section 4).
+    # Method: a3c (Algorithm S3), n-step-q (S2), one-step-q (1), one-step-sarsa (section 4), or a2c: a3c's
+    # synchronous twin, all environments of all workers as one batch.
     algo: Algo = "a3c"
     # ff, or lstm: recurrent cells after the last hidden layer (section 5.1).
     core: Core = "ff"
@@ -47,6 +52,19 @@ class Config:
     workers: int = 2
     # Environments of each worker, stepped as one batch (B). The paper is 1.
     envs_per_worker: int = 8
+    # How workers share the parameters: hogwild (no locks, section 4), locked (one at a time) or synchronous (in rounds:
+    # all pull the same parameters, then push in the order of workers).
+    update: UpdateDiscipline = "hogwild"
+    # Workers as processes, or simulated: interleaved in one process in an order drawn from the seed, reproducibly.
+    schedule: Schedule = "processes"
+    # Simulated: how long a worker is between its pull and its push (all of mean 1).
+    delays: DelayName = "exponential"
+    # Simulated: repeat the order of pulls and pushes that this run kept by --record-order.
+    replay: Path | None = None
+    # Processes: keep the order of pulls and pushes in the run's folder, 10 bytes each.
+    record_order: bool = False
+    # Where a2c computes.
+    device: Device = "cpu"
     # When to stop, in environment frames of all workers together (4 frames = 1 step on Atari). Schedules end here too.
     frames: int = 10_000_000
     # When to stop, in seconds of training.
@@ -91,7 +109,8 @@ class Config:
     # Cells of the LSTM core (section 5.1: 256).
     lstm_size: int = 256
 
-    # Optimiser; shared-rmsprop shares its statistics between workers without locks (section 4).
+    # Optimiser; shared-rmsprop shares its statistics between workers without locks (section 4). shared-adam wants
+    # --update locked or synchronous.
     optimizer: OptimizerName = "shared-rmsprop"
     # Learning rate at the start, for one environment per worker.
     learning_rate: float = 7e-4
@@ -113,6 +132,9 @@ class Config:
 
     # Seconds between checkpoints.
     checkpoint_every: float = 180.0
+    # Simulated and a2c: frames between checkpoints instead, where all environments begin anew, so that a resumed run
+    # equals one that went on.
+    checkpoint_frames: int = 1_000_000
     # Seconds between evaluations in a process of their own; none evaluates only for --stop-at-score.
     eval_every: float | None = None
     # Episodes of an evaluation.
@@ -132,9 +154,12 @@ class Config:
             if name in ("env", "network") and is_handed(getattr(self, name)):
                 continue
             object.__setattr__(self, name, _typed(getattr(self, name), hint, f"--{name.replace('_', '-')}"))
-        for name, valid, hint in _CHECKS:
+        for name, valid, hint in CHECKS:
             if not valid(getattr(self, name)):
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it must be {hint}")
+        for clashes, line in CONFLICTS:
+            if clashes(self):
+                raise UserError(line)
 
     @property
     def initial_learning_rate(self) -> float:
@@ -144,6 +169,16 @@ class Config:
             self.learning_rate
             * {"none": 1.0, "sqrt": math.sqrt(batch), "linear": float(batch)}[self.learning_rate_scaling]
         )
+
+    @property
+    def is_actor_critic(self) -> bool:
+        """Whether the method learns a policy and values (and no action values with target parameters)."""
+        return self.algo in ("a3c", "a2c")
+
+    @property
+    def is_in_one_process(self) -> bool:
+        """Whether the trainer itself does the workers' work, reproducibly."""
+        return self.schedule == "simulated" or self.algo == "a2c"
 
     @property
     def is_recurrent(self) -> bool:
@@ -182,46 +217,3 @@ _ACCEPTED: dict[type, tuple[tuple[type, ...], str]] = {
     str: ((str,), "a text"),
     Path: ((str, Path), "a path"),
 }
-
-
-def _positive(value: float) -> bool:
-    return 0 < value < math.inf
-
-
-def _none_or_positive(value: float | None) -> bool:
-    return value is None or _positive(value)
-
-
-def _fraction(value: float) -> bool:
-    return 0 <= value <= 1
-
-
-def _not_negative(value: float) -> bool:
-    return 0 <= value < math.inf
-
-
-_CHECKS: tuple[tuple[str, Callable, str], ...] = (
-    ("workers", lambda n: 1 <= n <= 1024, "between 1 and 1024"),
-    ("envs_per_worker", lambda n: 1 <= n <= 4096, "between 1 and 4096"),
-    ("frames", lambda n: 1 <= n <= 10**15, "between 1 and 10**15"),
-    ("max_time", _none_or_positive, "positive"),
-    ("stop_at_score", lambda x: x is None or math.isfinite(x), "a finite number"),
-    ("seed", lambda n: 0 <= n < 2**31, "between 0 and 2147483647"),
-    ("t_max", lambda n: n is None or 1 <= n <= 10_000, "between 1 and 10000, or none for whole episodes"),
-    ("gamma", _fraction, "between 0 and 1"),
-    ("gae_lambda", _fraction, "between 0 and 1"),
-    ("entropy_cost", _not_negative, "0 or more"),
-    ("final_entropy_cost", _fraction, "between 0 and 1"),
-    ("value_cost", _not_negative, "0 or more"),
-    ("lstm_size", _positive, "at least 1"),
-    ("learning_rate", _positive, "positive"),
-    ("final_learning_rate", _fraction, "between 0 and 1"),
-    ("decay", lambda x: 0 <= x < 1, "at least 0 and below 1"),
-    ("epsilon", _positive, "positive"),
-    ("max_grad_norm", _none_or_positive, "positive"),
-    ("epsilon_frames", _not_negative, "0 or more"),
-    ("target_frames", _positive, "at least 1"),
-    ("checkpoint_every", _positive, "positive"),
-    ("eval_every", _none_or_positive, "positive"),
-    ("eval_episodes", _positive, "at least 1"),
-)

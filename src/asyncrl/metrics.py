@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from asyncrl.orders import RECORD, record_file
 from asyncrl.processes import Report
 
 RECENT_EPISODES = 100
@@ -44,6 +47,7 @@ class Progress:
     best_score: float | None  # best mean of 100 so far
     learning_rate: float
     staleness: float  # mean over the last interval
+    timeouts: int  # waits of one worker for another that were given up (locked and synchronous updates)
     stats: dict[str, float]  # losses, entropy, gradient norm: means over the last interval
     evaluated_score: float | None
     workers: tuple[WorkerProgress, ...] = ()
@@ -155,6 +159,7 @@ class RunLog:
     def __init__(self, run_dir: Path) -> None:
         self._metrics = JsonLines(run_dir / "metrics.jsonl")
         self._episodes = JsonLines(run_dir / "episodes.jsonl")
+        self._order_file = record_file(run_dir, int(time.time()))
         self._events_dir = run_dir / "tensorboard"
         self._events: Any = None  # opened with the first row: importing TensorBoard takes a second
 
@@ -163,6 +168,12 @@ class RunLog:
         for episode in report.episodes:
             row = {"worker": report.worker, **episode._asdict(), "at_frames": frames, "at_seconds": round(seconds, 2)}
             self._episodes.write(row)
+
+    def order(self, report: Report) -> None:
+        """Keep the pulls and pushes of `report`, if its worker noted them."""
+        if report.events:
+            with self._order_file.open("ab") as file:
+                file.write(np.array(report.events, RECORD).tobytes())
 
     def progress(self, progress: Progress, staleness: dict[int, int]) -> None:
         """Keep one row of metrics, with the histogram of staleness."""

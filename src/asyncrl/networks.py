@@ -152,7 +152,7 @@ def make_network(
 def _assemble(
     config: Config, observations: spaces.Box, actions: spaces.Space, statistics: InputStatistics | None
 ) -> Network:
-    if config.algo == "a3c":
+    if config.is_actor_critic:
         head = policy_head(actions, config.policy_variance == "spherical", config.env)
         trunk = _make_trunk(config, observations, statistics)
         if config.separate_networks:

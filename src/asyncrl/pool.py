@@ -15,6 +15,7 @@ from asyncrl.store import Counter, ParameterStore
 MAX_RESTARTS = 5  # in a row
 HEALTHY_SECONDS = 600.0  # of work, after which failures before are forgiven: a run may last for days
 HANG_SECONDS = 120.0  # without an update, environments being built included
+BEST_SECONDS = 30.0  # between checkpoints of a new best score
 STOP_SECONDS = 3.0  # that a worker has to finish its update before it is killed
 STALL_SECONDS = 10.0  # between two polls: this process itself was stopped (Ctrl-Z), and the workers with it
 
@@ -43,6 +44,8 @@ class WorkerPool:
         generation: number of restarts before, of all workers; new environments never repeat old seeds.
         announce: called with a line of text when a worker dies or hangs.
     """
+
+    exhausted = False  # processes always have something to do
 
     def __init__(self, config, store, statistics, context, generation, announce) -> None:
         self.config: Config = config
@@ -78,6 +81,14 @@ class WorkerPool:
             self._supervise(worker, slot, ended[worker])
         self._polled = time.monotonic()
         return reports
+
+    def wants_checkpoint(self, seconds: float, is_best: bool) -> bool:
+        """Return whether to save, `seconds` after the last time."""
+        return seconds >= self.config.checkpoint_every or (is_best and seconds >= BEST_SECONDS)
+
+    def checkpoint_state(self) -> dict[str, int]:
+        """Return what a checkpoint must keep."""
+        return {"generation": self.generation}
 
     def stop(self) -> list[Report]:
         """End all workers: ask, then kill those that have not ended in time; return what they still had to say."""
@@ -151,6 +162,7 @@ class WorkerPool:
     def _replace(self, worker: int, slot: _Slot, what: str) -> None:
         assert slot.process is not None
         _kill(slot.process)
+        self.store.discipline.leave(worker)  # so that nobody waits for it
         if time.monotonic() - slot.start_at > HEALTHY_SECONDS:
             slot.failures = 0
         slot.failures += 1

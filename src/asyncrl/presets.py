@@ -1,28 +1,14 @@
 """Presets: functions that return a configuration, per kind of world. `Paper:` marks what the paper leaves open."""
 
 import dataclasses
-import math
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 from gymnasium import spaces
 
 from asyncrl.config import Config, PresetName
 from asyncrl.envs import make_envs
 from asyncrl.envs.make import is_atari
-
-
-def available_cores() -> int:
-    """Return the CPU cores this process may use (affinity and the container's quota, not the machine's total)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2 here
-    return max(1, cores)
+from asyncrl.machine import available_cores
 
 
 def fast_preset() -> Config:

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -48,18 +48,20 @@ class Report:
     stats: dict[str, float] = field(default_factory=dict)  # means over those updates
     staleness: dict[int, int] = field(default_factory=dict)  # how many updates had how much
     episodes: list[Episode] = field(default_factory=list)
+    events: list[tuple[int, int]] = field(default_factory=list)  # as `orders.RECORD`, if the order is kept
     error: str | None = None  # a traceback
     mistake: str | None = None  # a user's mistake in one line: starting again would not help
 
 
 @dataclass
-class _Pending:
+class Pending:
     """Sums of a worker's numbers since its last report."""
 
     updates: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     staleness: dict[int, int] = field(default_factory=dict)
     episodes: list[Episode] = field(default_factory=list)
+    events: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, update: Update, staleness: int) -> None:
         self.updates += 1
@@ -70,7 +72,7 @@ class _Pending:
 
     def report(self, worker: int) -> Report:
         means = {name: value / self.updates for name, value in self.sums.items()} if self.updates else {}
-        return Report(worker, self.updates, means, self.staleness, self.episodes)
+        return Report(worker, self.updates, means, self.staleness, self.episodes, self.events)
 
 
 def make_context() -> BaseContext:
@@ -146,7 +148,7 @@ def run_worker(
 ) -> None:
     """Be an actor-learner process: learn, report twice a second, end with the trainer or when it says so."""
     prepare_process()
-    pending, sent = _Pending(), time.monotonic()
+    pending, sent = Pending(), time.monotonic()
 
     def report(update: Update, staleness: int) -> None:
         nonlocal pending, sent
@@ -155,13 +157,17 @@ def run_worker(
         now = time.monotonic()
         if now - sent > REPORT_SECONDS:
             pipe.send(pending.report(worker))
-            pending, sent = _Pending(), now
+            pending, sent = Pending(), now
+
+    def mark(pulls: bool) -> None:
+        if config.record_order:
+            pending.events.append((time.monotonic_ns(), 2 * worker + pulls))
 
     try:
         store.beat(worker)
         learner = Learner(config, worker, generation, statistics)
         try:
-            learn(learner, store, worker, report)
+            learn(learner, store, worker, report, mark)
             pipe.send(pending.report(worker))
         finally:
             learner.close()
@@ -173,6 +179,31 @@ def run_worker(
     except Exception:
         pipe.send(Report(worker, error=traceback.format_exc()))
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def handling_signals(interrupt: Callable[[], None]) -> Iterator[None]:
+    """Call `interrupt` on Ctrl-C, SIGTERM and a closed terminal; a second Ctrl-C ends at once.
+
+    Only the main thread may do this; in others nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        interrupt()
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # `nohup` ignores it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def last_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The one set of parameters that all workers read and write without locks (Hogwild).
+"""The one set of parameters that all workers read and write: without locks (Hogwild), unless a discipline says else.
 
 The trainer creates the store and owns it; workers get it through the arguments of their process. Everything lies in one
 anonymous shared mapping, so nothing named can be left behind. Each worker writes only its own row of counters; totals
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from asyncrl.config import Config
+from asyncrl.disciplines import Discipline, Hogwild, Locked, Synchronous
 from asyncrl.inputs import SharedSums
 from asyncrl.optim import adam_step_, linear_anneal, momentum_sgd_step_, rmsprop_step_
 
@@ -28,6 +29,7 @@ STATISTICS = {
     "rmsprop": (("mean_square",), True),
     "momentum-sgd": (("momentum",), True),
     "adam": (("mean", "mean_square"), True),
+    "shared-adam": (("mean", "mean_square"), False),
 }
 _CACHE_LINE_BYTES = 64
 
@@ -40,6 +42,7 @@ class Counter(IntEnum):
     UPDATES = 2
     EPISODES = 3
     STALENESS = 4  # sum over its updates of the updates that others made between its pull and its push
+    TIMEOUTS = 5  # its waits for other workers that were given up
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class StoreSpec:
     def of(cls, config: Config, num_parameters: int, num_inputs: int = 0) -> "StoreSpec":
         """Return the layout that `config` needs for a network of `num_parameters`, and for measuring `num_inputs`."""
         statistics, own = STATISTICS[config.optimizer]
-        return cls(num_parameters, config.workers, statistics, own, config.algo != "a3c", num_inputs)
+        return cls(num_parameters, config.workers, statistics, own, not config.is_actor_critic, num_inputs)
 
     @property
     def owners(self) -> int:
@@ -75,6 +78,7 @@ class StoreSpec:
             # A row of eight int64 is one cache line: workers never write to each other's. The last row is the base
             # that a resumed run starts from.
             ("counters", (self.num_workers + 1, 8), np.int64),
+            ("rounds", (self.num_workers, 8), np.int64),  # of the synchronous discipline
             ("heartbeats", (self.num_workers, 8), np.float64),
             ("flags", (8,), np.int64),
             ("input_sums", (self.num_workers + 1, 2, 1 + 2 * self.num_inputs), np.float64),
@@ -95,10 +99,12 @@ class ParameterStore:
         size = sum(_padded(_num_bytes(shape, dtype)) for _, shape, dtype in spec.arrays())
         # RawArray: an unlinked file handed over by descriptor; it avoids a full /dev/shm by itself.
         self._memory = context.RawArray("b", size + _CACHE_LINE_BYTES) if context else bytearray(size + 64)
+        self._lock = context.Lock() if context and config.update == "locked" else None
+        self._is_shared = context is not None
         self._map()
 
     def __getstate__(self) -> dict:
-        return {"spec": self.spec, "config": self.config, "_memory": self._memory}
+        return {name: getattr(self, name) for name in ("spec", "config", "_memory", "_lock", "_is_shared")}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -120,6 +126,15 @@ class ParameterStore:
         self.heartbeats = views["heartbeats"]  # [W, 8], seconds on the monotonic clock in column 0
         self._flags = views["flags"]
         self.inputs = SharedSums(views["input_sums"], views["input_counters"]) if self.spec.num_inputs else None
+        self.discipline = self._make_discipline(views["rounds"])
+
+    def _make_discipline(self, rounds: np.ndarray) -> Discipline:
+        timeouts = self.counters[:, Counter.TIMEOUTS]
+        if self._lock is not None:
+            return Locked(self._lock, timeouts)
+        if self._is_shared and self.config.update == "synchronous":
+            return Synchronous(rounds, timeouts)
+        return Hogwild()  # also where one process does everything, one thing after the other
 
     @property
     def stopped(self) -> bool:
@@ -156,7 +171,7 @@ class ParameterStore:
         return updates
 
     def apply(self, worker: int, update: "Update", pulled_updates: int) -> int:
-        """Apply `update` of `worker` to theta without a lock, count it, return its staleness.
+        """Apply `update` of `worker` to theta when the discipline lets it, count it, return its staleness.
 
         Args:
             worker: index of the worker; only this worker may use it.
@@ -166,18 +181,20 @@ class ParameterStore:
         Returns:
             Updates of others between that pull and this push.
         """
-        staleness = self.total(Counter.UPDATES) - pulled_updates
-        self._step(worker, update.gradient)
-        if self.inputs is not None and update.inputs is not None:
-            self.inputs.add(worker, update.inputs)
-        row = self.counters[worker]
-        row[Counter.FRAMES] += update.frames
-        row[Counter.STEPS] += update.steps
-        row[Counter.EPISODES] += len(update.episodes)
-        row[Counter.STALENESS] += staleness
-        row[Counter.UPDATES] += 1
-        if self.spec.has_target:
-            self._copy_target_at_crossing()
+        with self.discipline.applying(worker) as in_time:
+            staleness = self.total(Counter.UPDATES) - pulled_updates
+            if in_time:
+                self._step(worker, update.gradient)
+            if self.inputs is not None and update.inputs is not None:
+                self.inputs.add(worker, update.inputs)
+            row = self.counters[worker]
+            row[Counter.FRAMES] += update.frames
+            row[Counter.STEPS] += update.steps
+            row[Counter.EPISODES] += len(update.episodes)
+            row[Counter.STALENESS] += staleness
+            row[Counter.UPDATES] += in_time
+            if self.spec.has_target:
+                self._copy_target_at_crossing()
         return staleness
 
     def _step(self, worker: int, gradient: Tensor) -> None:
@@ -192,7 +209,7 @@ class ParameterStore:
                 )
             case "momentum-sgd":
                 momentum_sgd_step_(self.theta, gradient, statistics[0], learning_rate=rate, decay=config.decay)
-            case "adam":
+            case "adam" | "shared-adam":
                 adam_step_(
                     self.theta,
                     gradient,

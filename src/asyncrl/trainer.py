@@ -1,11 +1,8 @@
 """The trainer: starts workers, watches them, restarts the dead, keeps what they learn, and stops them cleanly."""
 
-import contextlib
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from asyncrl.a2c import batched, make_batched_worker
 from asyncrl.checkpoint import (
     Checkpoint,
     encode_space,
@@ -27,12 +25,12 @@ from asyncrl.inputs import InputStatistics, statistics_of
 from asyncrl.metrics import RECENT_EPISODES, Gatherer, Progress, RunLog, WorkerProgress
 from asyncrl.networks import flatten_parameters_, set_input_statistics_
 from asyncrl.pool import WorkerPool
-from asyncrl.processes import make_context
+from asyncrl.processes import Report, handling_signals, make_context
+from asyncrl.simulate import Simulation
 from asyncrl.start import fresh_start, restored_start
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 
 LOG_SECONDS = 10.0
-BEST_SECONDS = 30.0  # between checkpoints of a new best score
 SHOW_SECONDS = 0.5
 RECENT_FOR_STOPPING = 30
 _SPACES = ("observation", "action")
@@ -42,7 +40,7 @@ _SPACES = ("observation", "action")
 class Outcome:
     """How a training ended."""
 
-    reason: str  # "frames", "time", "score" or "interrupted"
+    reason: str  # "frames", "time", "score", "order" (replayed to its end) or "interrupted"
     progress: Progress
     evaluation: Evaluation | None  # the last one
 
@@ -69,6 +67,7 @@ class Trainer:
         checkpoint: Checkpoint | None = None,
         context: BaseContext | None = None,
     ) -> None:
+        config = batched(config) if config.algo == "a2c" else config
         self.config, self.run_dir, self.show, self.announce = config, run_dir, show, announce
         self.checkpoints = run_dir / "checkpoints"
         context = context or make_context()
@@ -76,7 +75,8 @@ class Trainer:
         self.spaces, self.network, self.statistics = start.spaces, start.network, start.statistics
         self.theta = flatten_parameters_(self.network)  # [P]; the trainer's own copy, for checkpoints
         num_inputs = 0 if start.sums is None else len(start.sums) // 2
-        self.store = ParameterStore(StoreSpec.of(config, self.theta.numel(), num_inputs), config, context)
+        shared_by = None if config.is_in_one_process else context
+        self.store = ParameterStore(StoreSpec.of(config, self.theta.numel(), num_inputs), config, shared_by)
         if self.store.inputs is not None and start.sums is not None:
             self.store.inputs.start_from(start.sums)
         self.store.theta.copy_(self.theta)
@@ -87,13 +87,23 @@ class Trainer:
             state = checkpoint.state
         self.seconds_before = state["seconds"]
         self.gatherer = Gatherer(best_score=state["best_score"])
-        self.pool = WorkerPool(config, self.store, self.statistics, context, state["generation"] + 1, announce)
+        self.pool = self._make_pool(context, state["generation"] + 1, state.get("order_position", 0))
         self.evaluator = Evaluator(config, context, self.spaces)
         self.evaluation: Evaluation | None = None
         self._best_saved: float | None = state["best_score"]
+        self._timeouts = self.store.total(Counter.TIMEOUTS)
         self.interrupted = False
         self.started = time.monotonic()
         self._marks = deque([(self.started, self.store.counters.copy())])
+
+    def _make_pool(self, context: BaseContext, generation: int, position: int) -> WorkerPool | Simulation:
+        """Return who does the work. Only this, and what it has to say about checkpoints, differs between schedules."""
+        args = (self.config, self.store, self.statistics)
+        if self.config.algo == "a2c":
+            return make_batched_worker(*args, generation)
+        if self.config.schedule == "simulated":
+            return Simulation(*args, generation, position=position)
+        return WorkerPool(*args, context, generation, self.announce)
 
     @property
     def seconds(self) -> float:
@@ -109,7 +119,7 @@ class Trainer:
         self.log = RunLog(self.run_dir)
         self.started = time.monotonic()
         self._marks = deque([(self.started, self.store.counters.copy())])
-        with _signals(self._interrupt):
+        with handling_signals(self._interrupt):
             try:
                 self.pool.start()
                 reason = self._watch()
@@ -124,17 +134,16 @@ class Trainer:
         """Serve workers until there is a reason to stop; return it."""
         shown = logged = saved = evaluated = time.monotonic()
         while (reason := self._reason_to_stop()) is None:
-            for report in self.pool.poll(timeout=0.2):
-                self.gatherer.add(report)
-                self.log.episodes(report, self.store.total(Counter.FRAMES), self.seconds)
+            self._take(self.pool.poll(timeout=0.2))
             now = time.monotonic()
             if now - shown >= SHOW_SECONDS:
                 self.show(self.progress())
+                self._announce_timeouts()
                 shown = now
             if now - logged >= LOG_SECONDS:
                 self._log_interval()
                 logged = now
-            if now - saved >= self.config.checkpoint_every or (now - saved >= BEST_SECONDS and self._is_best()):
+            if self.pool.wants_checkpoint(now - saved, self._is_best()):
                 self._save()
                 saved = now
             due = self.config.eval_every is not None and now - evaluated >= self.config.eval_every
@@ -144,12 +153,20 @@ class Trainer:
             self._take_evaluation()
         return reason
 
+    def _take(self, reports: list[Report]) -> None:
+        for report in reports:
+            self.gatherer.add(report)
+            self.log.episodes(report, self.store.total(Counter.FRAMES), self.seconds)
+            self.log.order(report)
+
     def _reason_to_stop(self) -> str | None:
         config = self.config
         if self.interrupted:
             return "interrupted"
         if self.store.total(Counter.FRAMES) >= config.frames:
             return "frames"
+        if self.pool.exhausted:
+            return "order"
         if config.max_time is not None and self.seconds >= config.max_time:
             return "time"
         goal = config.stop_at_score
@@ -173,6 +190,12 @@ class Trainer:
         self.log.evaluation(evaluation.as_row())
         self.announce(evaluation.as_line())
 
+    def _announce_timeouts(self) -> None:
+        timeouts = self.store.total(Counter.TIMEOUTS)
+        if timeouts > self._timeouts:
+            self.announce(f"{timeouts - self._timeouts} wait(s) for a worker timed out: the others went on without it")
+        self._timeouts = timeouts
+
     def _log_interval(self) -> None:
         self.log.progress(self.progress(), dict(self.gatherer.staleness))
         self.gatherer.next_interval()
@@ -181,9 +204,7 @@ class Trainer:
         """End every process, then write what is left: the last metrics and the last checkpoint."""
         reports = self.pool.stop()
         self.evaluator.stop()
-        for report in reports:
-            self.gatherer.add(report)
-            self.log.episodes(report, self.store.total(Counter.FRAMES), self.seconds)
+        self._take(reports)
         self._log_interval()
         self._save()
         self.log.close()
@@ -222,7 +243,7 @@ class Trainer:
             "seconds": self.seconds,
             "counters": self.store.counters.tolist(),
             "best_score": self._best_saved,
-            "generation": self.pool.generation,
+            **self.pool.checkpoint_state(),
             "evaluation": None if self.evaluation is None else self.evaluation.as_row(),
         }
 
@@ -243,6 +264,7 @@ class Trainer:
             best_score=self.gatherer.best_score,
             learning_rate=self.store.learning_rate(),
             staleness=self.gatherer.mean_staleness,
+            timeouts=int(totals[Counter.TIMEOUTS]),
             stats=self.gatherer.stats,
             evaluated_score=None if self.evaluation is None else self.evaluation.mean,
             workers=tuple(self._worker_progress(worker, rates) for worker in range(self.config.workers)),
@@ -270,28 +292,3 @@ class Trainer:
             staleness=counters[Counter.STALENESS] / max(updates, 1),
             restarts=self.pool.restarts(worker),
         )
-
-
-@contextlib.contextmanager
-def _signals(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Call `interrupt` on Ctrl-C, SIGTERM and a closed terminal; a second Ctrl-C ends at once.
-
-    Only the main thread may do this; in others nothing is changed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: object) -> None:
-        interrupt()
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # `nohup` ignores it
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

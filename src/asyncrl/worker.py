@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from asyncrl.algorithms import ALGORITHMS, Algorithm, Stats
 from asyncrl.config import Config
-from asyncrl.envs import make_envs
+from asyncrl.envs import Environments, make_envs
 from asyncrl.exploration import annealed_epsilons, draw_final_epsilons
 from asyncrl.inputs import InputStatistics, statistics_of, sums_of
 from asyncrl.networks import (
@@ -21,7 +22,7 @@ from asyncrl.networks import (
     set_input_statistics_,
 )
 from asyncrl.optim import clip_global_norm_
-from asyncrl.rollout import Episode, WorkerState, collect_rollout, start_worker_state
+from asyncrl.rollout import Episode, Rollout, WorkerState, collect_rollout, start_worker_state
 from asyncrl.store import Counter, ParameterStore
 from asyncrl.torsos import is_image
 
@@ -42,42 +43,65 @@ class Learner:
     """One worker's private things: environments, the snapshot theta' and its network, exploration.
 
     Whoever makes it closes it. `network` reads `snapshot`, so that pulling into `snapshot` is all that synchronises it.
+
+    Args:
+        config: of the run.
+        worker: index.
+        generation: of its seeds: a worker that starts again must not repeat its first episodes.
+        statistics: of the network's inputs.
+        shared: a learner whose networks this one uses, both computing their updates right after their pulls.
     """
 
     def __init__(
-        self, config: Config, worker: int, generation: int = 0, statistics: InputStatistics | None = None
+        self,
+        config: Config,
+        worker: int,
+        generation: int = 0,
+        statistics: InputStatistics | None = None,
+        shared: "Learner | None" = None,
     ) -> None:
-        self.config = config
+        self.config, self.worker = config, worker
         self.algorithm: Algorithm = ALGORITHMS[config.algo]
+        self.device = torch.device(config.device)
         envs = make_envs(config, config.envs_per_worker)
-        self.network: Network = make_network(config, envs.observation_space, envs.action_space, statistics)
-        self.snapshot = flatten_parameters_(self.network)  # [P], theta'
         self.measures = config.standardize_inputs and not is_image(envs.observation_space)
         self.target: Network | None = None
-        if self.algorithm.uses_target:
-            self.target = make_network(config, envs.observation_space, envs.action_space, statistics)
-            self.target_snapshot = flatten_parameters_(self.target)  # [P], theta-
-        # A worker that starts again, after a crash or a resume, must not repeat its first episodes.
+        if shared is not None:
+            self.network, self.snapshot = shared.network, shared.snapshot
+            self.target, self.target_snapshot = shared.target, shared.target_snapshot
+        else:
+            self._make_networks(envs, statistics)
         seeds = np.random.SeedSequence(config.seed, spawn_key=(worker, generation)).spawn(2)
-        self.state: WorkerState = start_worker_state(config, envs, self.network.initial_state(envs.num_envs), seeds[0])
+        core_state = _moved(self.network.initial_state(envs.num_envs), self.device)
+        self.state: WorkerState = start_worker_state(config, envs, core_state, seeds[0])
         self.final_epsilons = draw_final_epsilons(envs.num_envs, np.random.default_rng(seeds[1]))
         self.epsilons: Tensor = torch.ones(envs.num_envs)
         self.done = 0.0  # share of the run that had passed at the last pull
 
+    def _make_networks(self, envs: Environments, statistics: InputStatistics | None) -> None:
+        spaces = envs.observation_space, envs.action_space
+        self.network: Network = make_network(self.config, *spaces, statistics).to(self.device)
+        self.snapshot = flatten_parameters_(self.network)  # [P], theta'
+        self.target_snapshot = torch.empty(0)
+        if self.algorithm.uses_target:
+            self.target = make_network(self.config, *spaces, statistics).to(self.device)
+            self.target_snapshot = flatten_parameters_(self.target)  # [P], theta-
+
     def pull(self, store: ParameterStore) -> int:
         """Synchronise with the store (Algorithm S3: theta' = theta); return the updates made before."""
-        frames = store.total(Counter.FRAMES)
-        self.done = frames / self.config.frames
-        if store.inputs is not None:
-            statistics = statistics_of(store.inputs.merged())
-            for network in (self.network, self.target):
-                if network is not None:
-                    set_input_statistics_(network, statistics)
-        if self.target is not None:
-            self.target_snapshot.copy_(store.target)
-            epsilons = annealed_epsilons(self.final_epsilons, frames, self.config.epsilon_frames)
-            self.epsilons = torch.from_numpy(epsilons).float()
-        return store.pull(self.snapshot)
+        with store.discipline.pulling(self.worker):
+            frames = store.total(Counter.FRAMES)
+            self.done = frames / self.config.frames
+            if store.inputs is not None:
+                statistics = statistics_of(store.inputs.merged())
+                for network in (self.network, self.target):
+                    if network is not None:
+                        set_input_statistics_(network, statistics)
+            if self.target is not None:
+                self.target_snapshot.copy_(store.target)
+                epsilons = annealed_epsilons(self.final_epsilons, frames, self.config.epsilon_frames)
+                self.epsilons = torch.from_numpy(epsilons).float()
+            return store.pull(self.snapshot)
 
     def close(self) -> None:
         """Close the environments."""
@@ -85,22 +109,39 @@ class Learner:
 
     def act(self, observations: Tensor, resets: Tensor, state: CoreState) -> tuple[Tensor, CoreState]:
         """Choose actions [B] for observations [B, ...]; return them and the core's state after."""
-        outputs, state = self.network(observations[None], resets[None], state)
-        return self.algorithm.choose(outputs, self.epsilons, self.state.generator), state
+        outputs, state = self.network(observations.to(self.device)[None], resets.to(self.device)[None], state)
+        return self.algorithm.choose(_moved(outputs, "cpu"), self.epsilons, self.state.generator), state
 
     def evaluate(self, observations: Tensor, state: CoreState) -> Tensor:
         """Value observations [B, ...] that no action follows, with the target parameters where there are any."""
         network = self.network if self.target is None else self.target
-        no_resets = torch.zeros(1, len(observations), dtype=torch.bool)
-        return self.algorithm.value(network(observations[None], no_resets, state)[0])[0]
+        no_resets = torch.zeros(1, len(observations), dtype=torch.bool, device=self.device)
+        outputs, _ = network(observations.to(self.device)[None], no_resets, state)
+        return self.algorithm.value(outputs)[0].cpu()
+
+
+def _moved(values: Any, device: torch.device | str) -> Any:
+    """Return a tensor, or a (named) tuple of tensors, on `device`; on the CPU, where it is already, itself."""
+    if isinstance(values, Tensor):
+        return values.to(device)
+    if hasattr(values, "_fields"):
+        return type(values)(*(_moved(value, device) for value in values))
+    return None if values is None else tuple(_moved(value, device) for value in values)
+
+
+def _on_device(rollout: Rollout, device: torch.device) -> Rollout:
+    if device.type == "cpu":
+        return rollout
+    return Rollout(**{name: _moved(value, device) for name, value in vars(rollout).items()})
 
 
 def compute_update(learner: Learner) -> Update:
     """Do one pass of Algorithm S3's loop under the present snapshot: act for t_max steps, return the gradient."""
     config, algorithm, worker = learner.config, learner.algorithm, learner.state
     rollout = collect_rollout(config, worker, learner.act, learner.evaluate, algorithm.keeps_next_action)
+    rollout = _on_device(rollout, learner.device)
     loss, stats = algorithm.loss(learner.network, learner.target, rollout, config, learner.done)
-    gradient = flat_gradient(loss, learner.network)
+    gradient = flat_gradient(loss, learner.network).cpu()
     stats["gradient_norm"] = clip_global_norm_(gradient, config.max_grad_norm)
     steps = rollout.rewards.numel()
     episodes, worker.finished = worker.finished, []
@@ -108,10 +149,25 @@ def compute_update(learner: Learner) -> Update:
     return Update(gradient, steps, steps * worker.envs.frames_per_step, stats, episodes, inputs)
 
 
-def learn(learner: Learner, store: ParameterStore, worker: int, report: Callable[[Update, int], None]) -> None:
-    """Pull, compute, push, until the store says stop or all frames are done; `report` gets each update's staleness."""
-    while not store.stopped and store.total(Counter.FRAMES) < learner.config.frames:
-        pulled_updates = learner.pull(store)
-        update = compute_update(learner)
-        staleness = store.apply(worker, update, pulled_updates)
-        report(update, staleness)
+def learn(
+    learner: Learner,
+    store: ParameterStore,
+    worker: int,
+    report: Callable[[Update, int], None],
+    mark: Callable[[bool], None] = lambda pulls: None,
+) -> None:
+    """Pull, compute, push, until the store says stop or all frames are done.
+
+    `report` gets each update with its staleness; `mark` is called with True before a pull, with False after a push.
+    """
+    store.discipline.join(worker)
+    try:
+        while not store.stopped and store.total(Counter.FRAMES) < learner.config.frames:
+            mark(True)
+            pulled_updates = learner.pull(store)
+            update = compute_update(learner)
+            staleness = store.apply(worker, update, pulled_updates)
+            mark(False)
+            report(update, staleness)
+    finally:
+        store.discipline.leave(worker)

@@ -27,6 +27,7 @@ class AtariEnvironments(Environments):
         rom: name of the game as ale-py's ROM file has it, such as "ms_pacman".
         num_envs: B.
         sticky: repeat the previous action with probability 0.25 (Machado et al., 2018).
+        threads: that step the emulators; 1 where the worker is the unit of parallelism.
         max_episode_frames: time limit, in frames after the no-ops.
     """
 
@@ -34,10 +35,16 @@ class AtariEnvironments(Environments):
     rewards_are_scores = True
 
     def __init__(
-        self, rom: str, num_envs: int, *, sticky: bool = False, max_episode_frames: int = MAX_EPISODE_FRAMES
+        self,
+        rom: str,
+        num_envs: int,
+        *,
+        sticky: bool = False,
+        threads: int = 1,
+        max_episode_frames: int = MAX_EPISODE_FRAMES,
     ) -> None:
         # We count ourselves: where ale-py's own limit strikes, it skips the last frame and shows an older one (0.12.1).
-        self._env = _make_vector(rom, num_envs, sticky, max_num_frames_per_episode=_NO_LIMIT)
+        self._env = _make_vector(rom, num_envs, sticky, num_threads=threads, max_num_frames_per_episode=_NO_LIMIT)
         self._max_steps = max_episode_frames // FRAMES_PER_STEP
         self._steps = np.zeros(num_envs, np.int64)
         self.num_envs = num_envs
@@ -79,7 +86,7 @@ class AtariMirror:
 
     def __init__(self, env_id: str, *, sticky: bool, seed: int) -> None:
         self._env = _make_vector(
-            rom_name(env_id), 1, sticky, grayscale=False, stack_num=1, img_height=210, img_width=160
+            rom_name(env_id), 1, sticky, num_threads=1, grayscale=False, stack_num=1, img_height=210, img_width=160
         )
         self._seed = seed
 
@@ -99,7 +106,6 @@ def _make_vector(rom: str, num_envs: int, sticky: bool, **how: Any) -> Any:
     return AtariVectorEnv(
         rom,
         num_envs,
-        num_threads=1,  # the worker is the unit of parallelism
         noop_max=30,
         reward_clipping=False,  # the learner clips; the raw score is what is logged
         use_fire_reset=False,

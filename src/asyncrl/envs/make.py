@@ -17,6 +17,7 @@ from asyncrl.envs.registration import register_envs
 from asyncrl.envs.vector import GymnasiumEnvironments
 from asyncrl.errors import UserError
 from asyncrl.handed import is_handed, require_function
+from asyncrl.machine import available_cores
 
 
 def make_envs(config: Config, num_envs: int) -> Environments:
@@ -26,7 +27,8 @@ def make_envs(config: Config, num_envs: int) -> Environments:
         UserError: for an unknown name, a missing extra, or an environment that cannot be built.
     """
     if is_atari(config.env):
-        return AtariEnvironments(rom_name(config.env), num_envs, sticky=config.sticky)
+        threads = available_cores() if config.algo == "a2c" else 1
+        return AtariEnvironments(rom_name(config.env), num_envs, sticky=config.sticky, threads=threads)
     if config.sticky:
         raise UserError(f"--sticky is for Atari games, but {config.env} is none")
     return GymnasiumEnvironments(_environment_maker(config.env), num_envs)

@@ -1,0 +1,67 @@
+"""Which values of settings are valid, and which settings contradict each other."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+
+def _positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _none_or_positive(value: float | None) -> bool:
+    return value is None or _positive(value)
+
+
+def _fraction(value: float) -> bool:
+    return 0 <= value <= 1
+
+
+def _not_negative(value: float) -> bool:
+    return 0 <= value < math.inf
+
+
+# (field, whether its value is valid, what it must be)
+CHECKS: tuple[tuple[str, Callable, str], ...] = (
+    ("workers", lambda n: 1 <= n <= 1024, "between 1 and 1024"),
+    ("envs_per_worker", lambda n: 1 <= n <= 4096, "between 1 and 4096"),
+    ("frames", lambda n: 1 <= n <= 10**15, "between 1 and 10**15"),
+    ("max_time", _none_or_positive, "positive"),
+    ("stop_at_score", lambda x: x is None or math.isfinite(x), "a finite number"),
+    ("seed", lambda n: 0 <= n < 2**31, "between 0 and 2147483647"),
+    ("t_max", lambda n: n is None or 1 <= n <= 10_000, "between 1 and 10000, or none for whole episodes"),
+    ("gamma", _fraction, "between 0 and 1"),
+    ("gae_lambda", _fraction, "between 0 and 1"),
+    ("entropy_cost", _not_negative, "0 or more"),
+    ("final_entropy_cost", _fraction, "between 0 and 1"),
+    ("value_cost", _not_negative, "0 or more"),
+    ("lstm_size", _positive, "at least 1"),
+    ("learning_rate", _positive, "positive"),
+    ("final_learning_rate", _fraction, "between 0 and 1"),
+    ("decay", lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    ("epsilon", _positive, "positive"),
+    ("max_grad_norm", _none_or_positive, "positive"),
+    ("epsilon_frames", _not_negative, "0 or more"),
+    ("target_frames", _positive, "at least 1"),
+    ("checkpoint_every", _positive, "positive"),
+    ("checkpoint_frames", _positive, "at least 1"),
+    ("eval_every", _none_or_positive, "positive"),
+    ("eval_episodes", _positive, "at least 1"),
+)
+
+# (whether a configuration contradicts itself, the line that says so)
+CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
+    (
+        lambda c: c.optimizer == "shared-adam" and c.update == "hogwild" and c.algo != "a2c",
+        "--optimizer shared-adam pairs two statistics, which must not be shared without a lock: "
+        "add --update locked or --update synchronous, or choose --optimizer adam",
+    ),
+    (
+        lambda c: c.algo == "a2c" and (c.schedule, c.update, c.record_order) != ("processes", "hogwild", False),
+        "--schedule, --update and --record-order are for asynchronous workers: --algo a2c has none",
+    ),
+    (lambda c: c.device != "cpu" and c.algo != "a2c", "--device cuda is for --algo a2c: other methods run on CPUs"),
+    (lambda c: c.replay is not None and c.schedule != "simulated", "--replay needs --schedule simulated"),
+    (lambda c: c.replay is not None and c.update != "hogwild", "--replay takes its order from a file: leave --update"),
+    (lambda c: c.record_order and c.schedule != "processes", "--record-order needs --schedule processes"),
+)

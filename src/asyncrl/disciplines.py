@@ -1,0 +1,150 @@
+"""When a worker may read and write the shared parameters: at any time, one at a time, or in rounds.
+
+The store makes one discipline and calls it; the lines of the worker are the same under each. Whatever a discipline
+waits for, it waits for with a time-out: a worker that is killed while others wait for it must not stop them.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from multiprocessing.synchronize import Lock
+from typing import Protocol
+
+import numpy as np
+
+LOCK_SECONDS = 5.0  # a thousand times what an update takes
+ROUND_SECONDS = 30.0  # for the slowest worker's rollout, and for all to have started
+_POLL_SECONDS = 2e-4
+# Columns of a worker's row of `rounds`.
+_PULLED, _APPLIED, _ABSENT = 0, 1, 2
+
+
+class Discipline(Protocol):
+    """The rule by which workers share the parameters."""
+
+    def join(self, worker: int) -> None:
+        """Let `worker` take part; returns when it may pull."""
+        ...
+
+    def leave(self, worker: int) -> None:
+        """Let the others no longer wait for `worker`; also called by who found it dead."""
+        ...
+
+    def pulling(self, worker: int) -> AbstractContextManager[None]:
+        """Enclose the reading of the parameters."""
+        ...
+
+    def applying(self, worker: int) -> AbstractContextManager[bool]:
+        """Enclose the writing of an update; False inside means that it comes too late and is not to be applied."""
+        ...
+
+
+class Hogwild:
+    """No rule (section 4): copies may be torn and updates lost, and it learns all the same."""
+
+    def join(self, worker: int) -> None: ...
+
+    def leave(self, worker: int) -> None: ...
+
+    def pulling(self, worker: int) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def applying(self, worker: int) -> AbstractContextManager[bool]:
+        return nullcontext(True)
+
+
+class Locked:
+    """One lock around every copy and every update: nothing torn, nothing lost, staleness as under Hogwild.
+
+    Args:
+        lock: shared by the workers.
+        timeouts: [W + 1] counts of waits given up; each worker writes its own.
+        seconds: after which a holder is taken for dead.
+    """
+
+    def __init__(self, lock: Lock, timeouts: np.ndarray, seconds: float = LOCK_SECONDS) -> None:
+        self.lock, self.timeouts, self.seconds = lock, timeouts, seconds
+
+    def join(self, worker: int) -> None: ...
+
+    def leave(self, worker: int) -> None: ...
+
+    def pulling(self, worker: int) -> AbstractContextManager[None]:
+        return self._held(worker, None)
+
+    def applying(self, worker: int) -> AbstractContextManager[bool]:
+        return self._held(worker, True)
+
+    @contextlib.contextmanager
+    def _held(self, worker: int, value):
+        if not self.lock.acquire(timeout=self.seconds):
+            # Its holder was killed or hangs. We take the dead one's place, and release the lock on its behalf below,
+            # so that only one wait is lost for each death.
+            self.timeouts[worker] += 1
+        try:
+            yield value
+        finally:
+            with contextlib.suppress(ValueError):  # released already: two took the place of the same dead holder
+                self.lock.release()
+
+
+class Synchronous:
+    """Rounds: all workers pull the same parameters, then push in the order of workers, then the next round begins.
+
+    No lock or barrier: each worker publishes how many rounds it has pulled and applied, and waits for the others' rows.
+    Who keeps the others waiting too long is absent from then on, its late update is dropped (its frames count), and it
+    joins again two rounds later.
+
+    Args:
+        rounds: [W, 8] shared, zero at first; all workers are expected from the beginning.
+        timeouts: [W + 1] counts of waits given up; each worker writes its own.
+        seconds: that the others wait for a straggler.
+    """
+
+    def __init__(self, rounds: np.ndarray, timeouts: np.ndarray, seconds: float = ROUND_SECONDS) -> None:
+        self.rounds, self.timeouts, self.seconds = rounds, timeouts, seconds
+
+    def join(self, worker: int) -> None:
+        row = self.rounds[worker]
+        if row[_ABSENT]:
+            # Skip the round that may be under way, and the next one may have begun meanwhile: count both as done.
+            row[_PULLED] = row[_APPLIED] = self.rounds[:, _APPLIED].max() + 2
+            row[_ABSENT] = 0
+        self._wait(worker, _APPLIED, len(self.rounds))
+
+    def leave(self, worker: int) -> None:
+        self.rounds[worker, _ABSENT] = 1
+
+    @contextlib.contextmanager
+    def pulling(self, worker: int) -> Iterator[None]:
+        yield
+        self.rounds[worker, _PULLED] += 1
+
+    @contextlib.contextmanager
+    def applying(self, worker: int) -> Iterator[bool]:
+        row = self.rounds[worker]
+        if row[_ABSENT]:
+            self.timeouts[worker] += 1
+            yield False
+            self.join(worker)
+            return
+        self._wait(worker, _PULLED, len(self.rounds))
+        self._wait(worker, _APPLIED, worker)
+        yield True
+        row[_APPLIED] += 1
+        # Waiting here and not before the next pull lets every worker see the same total of frames, and stop together.
+        self._wait(worker, _APPLIED, len(self.rounds))
+
+    def _wait(self, worker: int, column: int, before: int) -> None:
+        """Wait until every present worker below `before` has as many rounds in `column` as `worker` has pulled."""
+        goal, deadline = self.rounds[worker, _PULLED], time.monotonic() + self.seconds
+        others = self.rounds[:before]
+        while (behind := (others[:, column] < goal) & (others[:, _ABSENT] == 0)).any():
+            if time.monotonic() > deadline:
+                # Updates go in turn: all that are behind the first may only be waiting for it, as we are.
+                late = np.flatnonzero(behind)[: 1 if column == _APPLIED else None]
+                others[late, _ABSENT] = 1
+                self.timeouts[worker] += 1
+                deadline += self.seconds
+            time.sleep(_POLL_SECONDS)

@@ -1,0 +1,17 @@
+"""What this machine lets us use."""
+
+import math
+import os
+from pathlib import Path
+
+
+def available_cores() -> int:
+    """Return the CPU cores this process may use (affinity and the container's quota, not the machine's total)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here
+    return max(1, cores)

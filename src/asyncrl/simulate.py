@@ -1,0 +1,155 @@
+"""Simulated asynchrony: W workers in one process, interleaved in an order that is drawn from the seed or replayed.
+
+The same worker, store and updates as with processes; only who goes next is decided here. An update is computed at its
+pull, and waits for its push as a gradient: so all workers share one network, and W is bounded by environments and
+gradients alone. Equal seeds give equal bits.
+"""
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+
+from asyncrl.config import Config
+from asyncrl.networks import InputStatistics
+from asyncrl.orders import Event, drawn_order, recorded_order, rounds
+from asyncrl.processes import Pending, Report
+from asyncrl.store import Counter, ParameterStore
+from asyncrl.worker import Learner, Update, compute_update
+
+_ORDER_KEY = 2_000_000  # of the seed; workers' keys are their numbers
+
+
+class Simulation:
+    """The place of a `WorkerPool` without processes: the trainer polls it, and polling is what makes it work.
+
+    It runs in eras. An era ends where the frames cross a multiple of `checkpoint_frames`: nobody pulls until all that
+    was pulled is pushed; the trainer saves; then environments are built, seeded and reset anew. A resumed run begins
+    with that too, so that N + N frames equal 2N. (An interrupted one ends its era early, and is no such equal.)
+
+    Args:
+        config: of the run.
+        store: not shared with anybody.
+        statistics: of the network's inputs.
+        generation: number of the first era; each draws other seeds.
+        position: events of a recorded order that were used before.
+        threads: of torch's arithmetic, while it runs.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: ParameterStore,
+        statistics: InputStatistics | None,
+        generation: int,
+        *,
+        position: int = 0,
+        threads: int = 1,
+    ) -> None:
+        self.config, self.store, self.statistics = config, store, statistics
+        self.generation, self.position, self.threads = generation, position, threads
+        self.exhausted = False  # whether a recorded order is at its end
+        self.learners: list[Learner] = []
+        self._recorded = None if config.replay is None else recorded_order(config.replay, config.workers)
+        self._in_flight: dict[int, tuple[Update, int]] = {}  # by worker: pulled, not pushed; with the updates before
+        self._said: dict[int, Pending] = {}
+        self._closing = self._era_is_over = False
+        self._threads_before = torch.get_num_threads()
+
+    def start(self) -> None:
+        """Build all environments."""
+        torch.set_num_threads(self.threads)
+        torch.set_flush_denormal(True)
+        self._begin_era()
+
+    def poll(self, timeout: float) -> list[Report]:
+        """Let workers pull and push for `timeout` seconds or until the era ends; return what they did."""
+        if self._era_is_over and not self.exhausted:
+            self.generation += 1
+            self._begin_era()
+        deadline = time.monotonic() + timeout
+        while not self._era_is_over and time.monotonic() < deadline:
+            self._advance()
+        return self._reports()
+
+    def stop(self) -> list[Report]:
+        """Push what was pulled and release everything; return what there is to report."""
+        self._closing = True
+        while self.learners and not self._era_is_over:
+            self._advance()
+        self._close()
+        torch.set_num_threads(self._threads_before)
+        return self._reports()
+
+    def wants_checkpoint(self, seconds: float, is_best: bool) -> bool:
+        """Return whether an era is over; neither time nor scores may decide, or equal seeds gave unequal runs."""
+        return self._era_is_over
+
+    def checkpoint_state(self) -> dict[str, int]:
+        """Return what a checkpoint must keep."""
+        return {"generation": self.generation, "order_position": self.position}
+
+    def state(self, worker: int) -> str:
+        """Return what a worker is doing, in one word."""
+        return "running" if self.learners else "done"
+
+    def restarts(self, worker: int) -> int:
+        """Return 0: nobody dies here."""
+        return 0
+
+    def _begin_era(self) -> None:
+        self._close()
+        for worker in range(self.config.workers):
+            shared = self.learners[0] if self.learners else None
+            self.learners.append(Learner(self.config, worker, self.generation, self.statistics, shared))
+        self._order = self._make_order()
+        every, frames = self.config.checkpoint_frames, self.store.total(Counter.FRAMES)
+        self._end_frames = min(self.config.frames, (frames // every + 1) * every)
+        self._closing = self._era_is_over = False
+
+    def _make_order(self) -> Iterator[Event]:
+        config = self.config
+        if self._recorded is not None:
+            return islice(self._recorded, self.position, None)
+        if config.update == "synchronous":
+            return rounds(config.workers)
+        seed = np.random.SeedSequence(config.seed, spawn_key=(_ORDER_KEY, self.generation))
+        return drawn_order(config.workers, config.delays, np.random.default_rng(seed))
+
+    def _advance(self) -> None:
+        """Do what comes next in the order."""
+        if self._closing and not self._in_flight:
+            self._era_is_over = True
+            return
+        event = next(self._order, None)
+        if event is None:
+            # Who had pulled when the recording stopped never pushes.
+            self._in_flight.clear()
+            self.exhausted = self._era_is_over = True
+            return
+        self.position += 1
+        worker, pulls = event
+        if pulls and not self._closing:
+            learner = self.learners[worker]
+            pulled_updates = learner.pull(self.store)
+            self._in_flight[worker] = compute_update(learner), pulled_updates
+        elif not pulls and worker in self._in_flight:  # a recorded worker may have been killed in between
+            self._push(worker, *self._in_flight.pop(worker))
+
+    def _push(self, worker: int, update: Update, pulled_updates: int) -> None:
+        staleness = self.store.apply(worker, update, pulled_updates)
+        self._said.setdefault(worker, Pending()).add(update, staleness)
+        if self.store.total(Counter.FRAMES) >= self._end_frames:
+            self._closing = True
+
+    def _reports(self) -> list[Report]:
+        reports = [pending.report(worker) for worker, pending in sorted(self._said.items())]
+        self._said = {}
+        return reports
+
+    def _close(self) -> None:
+        for learner in self.learners:
+            learner.close()
+        self.learners = []

@@ -1,0 +1,184 @@
+"""Simulated asynchrony: hand-made interleavings, equal bits for equal seeds, resumes, replays."""
+
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+import asyncrl
+from asyncrl.config import DelayName
+from asyncrl.errors import UserError
+from asyncrl.networks import flatten_parameters_, make_network
+from asyncrl.orders import RECORD, Event, drawn_order, record_file, recorded_order, rounds, staleness_of
+from asyncrl.run import Run
+from asyncrl.simulate import Simulation
+from asyncrl.store import Counter, ParameterStore, StoreSpec
+
+CATCH = {"env": "asyncrl/Catch-v0", "frames": 2000, "workers": 3, "envs_per_worker": 2, "learning_rate": 3e-3}
+
+
+def train(run_dir: Path, **settings) -> Run:
+    settings = {**CATCH, "schedule": "simulated", "run_dir": run_dir, "announce": lambda line: None, **settings}
+    return asyncrl.train(**settings)
+
+
+def parameters(run: Run) -> dict[str, torch.Tensor]:
+    return {**run.agent().checkpoint.parameters, **run.agent().checkpoint.optimizer}
+
+
+def assert_equal(one: Run, other: Run, *, differ: bool = False) -> None:
+    ours, theirs = parameters(one), parameters(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours) is not differ
+
+
+def make_simulation(order: list[Event] | None = None, **settings) -> Simulation:
+    config = asyncrl.Config(**{**CATCH, "schedule": "simulated", **settings})
+    network = make_network(config, spaces.Box(0, 255, (1, 10, 5), np.uint8), spaces.Discrete(3))
+    theta = flatten_parameters_(network)
+    store = ParameterStore(StoreSpec.of(config, len(theta)), config)
+    store.theta.copy_(theta)
+    simulation = Simulation(config, store, None, 0)
+    simulation._recorded = order
+    return simulation
+
+
+def test_staleness_of_hand_made_interleavings_is_what_the_store_counts() -> None:
+    """a b c pull; b pushes, pulls, pushes; a pushes; c pushes: 0, 0, 2 (both of b), 3."""
+    order = [Event("abc".index(letter.lower()), letter.isupper()) for letter in "ABCbBbac"]
+    assert staleness_of(order) == [0, 0, 2, 3]
+    simulation = make_simulation(order)
+    simulation.start()
+    while not simulation.exhausted:
+        reports = simulation.poll(0.1)
+    assert simulation.store.counters[:3, Counter.STALENESS].tolist() == [2, 0, 3]
+    assert simulation.store.counters[:3, Counter.UPDATES].tolist() == [1, 2, 1]
+    assert {report.worker: report.staleness for report in reports} == {0: {2: 1}, 1: {0: 2}, 2: {3: 1}}
+    simulation.stop()
+
+
+def test_an_update_is_the_gradient_at_its_pull_and_not_at_its_push() -> None:
+    order = [Event(0, True), Event(1, True), Event(1, False)]
+    simulation = make_simulation(order)
+    simulation.start()
+    for _ in range(2):
+        simulation._advance()
+    first = simulation._in_flight[0][0].gradient.clone()
+    simulation._advance()
+    assert torch.equal(simulation._in_flight[0][0].gradient, first)
+    assert all(learner.network is simulation.learners[0].network for learner in simulation.learners)
+    simulation.stop()
+
+
+def test_constant_delays_are_round_robin_and_rounds_are_synchronous() -> None:
+    order = itertools.islice(drawn_order(4, "constant", np.random.default_rng(0)), 100)
+    assert set(staleness_of(order)[4:]) == {3}
+    assert staleness_of(itertools.islice(rounds(3), 12)) == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("delays", ["uniform", "exponential", "pareto"])
+def test_the_mean_staleness_of_w_equal_workers_is_w_minus_1_whatever_the_delays(delays: DelayName) -> None:
+    order = itertools.islice(drawn_order(8, delays, np.random.default_rng(0)), 60_000)
+    staleness = np.array(staleness_of(order))
+    assert staleness.mean() == pytest.approx(7, abs=0.2)
+    # Exponential delays have no memory: the next to push is anybody, and staleness is geometric.
+    geometric = np.sqrt(7 * 8)
+    low, high = {"uniform": (0.3, 0.9), "exponential": (0.95, 1.05), "pareto": (2, 10)}[delays]
+    assert low * geometric < staleness.std() < high * geometric
+
+
+@pytest.mark.parametrize("algo", ["a3c", "one-step-sarsa"])
+def test_equal_seeds_give_equal_bits_and_others_do_not(algo: str, tmp_path: Path) -> None:
+    runs = [train(tmp_path / name, algo=algo, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    assert_equal(runs[0], runs[1])
+    assert_equal(runs[0], runs[2], differ=True)
+    scores = [[(row["worker"], row["score"], row["steps"]) for row in run.episodes()] for run in runs]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("settings", [{"core": "lstm"}, {"algo": "one-step-q", "target_frames": 300}, {"algo": "a2c"}])
+def test_n_and_n_frames_equal_2n(settings: dict, tmp_path: Path) -> None:
+    if settings.get("algo") == "a2c":
+        settings = {**settings, "schedule": "processes"}
+    whole = train(tmp_path / "whole", checkpoint_frames=1000, **settings)
+    (tmp_path / "half" / "checkpoints").mkdir(parents=True)
+    shutil.copy(tmp_path / "whole" / "config.toml", tmp_path / "half")
+    first = min(
+        (p for p in (tmp_path / "whole" / "checkpoints").iterdir() if p.name.isdigit()), key=lambda p: int(p.name)
+    )
+    assert int(first.name) < 1500
+    shutil.copytree(first, tmp_path / "half" / "checkpoints" / first.name)
+    resumed = asyncrl.resume(tmp_path / "half" / "checkpoints" / first.name, announce=lambda line: None)
+    # `latest` of the half is what the resumed run wrote.
+    assert_equal(whole, resumed)
+    totals = [np.array(run.agent().checkpoint.state["counters"]).sum(0).tolist() for run in (whole, resumed)]
+    assert totals[0] == totals[1]
+
+
+def test_frames_in_two_sittings_equal_one_where_no_schedule_depends_on_the_end(tmp_path: Path) -> None:
+    settings = {"checkpoint_frames": 1000, "final_learning_rate": 1.0}
+    whole = train(tmp_path / "whole", frames=2000, **settings)
+    train(tmp_path / "parts", frames=1000, **settings)
+    assert_equal(whole, asyncrl.resume(tmp_path / "parts", frames=2000, announce=lambda line: None))
+
+
+def test_one_simulated_worker_is_the_worker_process_bit_for_bit(tmp_path: Path) -> None:
+    simulated = train(tmp_path / "simulated", workers=1)
+    process = train(tmp_path / "process", workers=1, schedule="processes")
+    assert_equal(simulated, process)
+
+
+def test_a_recorded_order_is_replayed(tmp_path: Path) -> None:
+    real = train(tmp_path / "real", schedule="processes", record_order=True, workers=2)
+    order = recorded_order(real.path, 2)
+    assert (
+        sum(not event.pulls for event in order)
+        == real.agent().checkpoint.state["counters"][0][Counter.UPDATES]
+        + (real.agent().checkpoint.state["counters"][1][Counter.UPDATES])
+    )
+    replays = [train(tmp_path / name, replay=real.path, workers=2) for name in ("one", "two")]
+    assert_equal(*replays)
+    histograms = [row["staleness_histogram"] for row in replays[0].metrics()]
+    counted = {int(lag): n for histogram in histograms for lag, n in histogram.items()}
+    expected = np.unique(staleness_of(order), return_counts=True)
+    assert counted == dict(zip(*(values.tolist() for values in expected), strict=True))
+
+
+def test_replaying_one_workers_process_gives_its_bits(tmp_path: Path) -> None:
+    real = train(tmp_path / "real", schedule="processes", record_order=True, workers=1)
+    assert_equal(real, train(tmp_path / "replay", replay=real.path, workers=1))
+
+
+def test_notes_of_workers_are_merged_by_time_and_a_stranger_is_refused(tmp_path: Path) -> None:
+    notes = [(30, 2), (10, 3), (20, 1), (40, 0)]
+    np.array(notes, RECORD).tofile(record_file(tmp_path, 1))
+    assert recorded_order(tmp_path, 2) == [Event(1, True), Event(0, True), Event(1, False), Event(0, False)]
+    with pytest.raises(UserError, match="order of 2 workers"):
+        recorded_order(tmp_path, 1)
+    with pytest.raises(UserError, match="no recorded order"):
+        recorded_order(tmp_path / "nothing", 1) if (tmp_path / "nothing").mkdir() is None else None
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"replay": Path("x")}, "--replay needs"),
+        ({"record_order": True, "schedule": "simulated"}, "--record-order needs"),
+        ({"device": "cuda"}, "--device cuda is for"),
+        ({"algo": "a2c", "update": "locked"}, "--algo a2c has none"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        asyncrl.Config(**settings)
+
+
+def test_a_thousand_workers_fit(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", workers=1024, envs_per_worker=1, frames=15_000, delays="uniform")
+    assert run.outcome is not None and run.outcome.progress.frames >= 15_000
+    lags = [int(lag) for row in run.metrics() for lag in row["staleness_histogram"]]
+    assert max(lags) > 1024
