@@ -34,7 +34,7 @@ class Run:
 
     def agent(self, checkpoint: str = "latest") -> Agent:
         """Return the agent of the "latest" or "best" checkpoint."""
-        network = self.config.network
+        network: Any = self.config.network
         handed = network if isinstance(network, Handed) else None
         return load(self.path, checkpoint, env=self.config.env, network=handed)
 
@@ -76,10 +76,10 @@ def train(
     unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(Config)})
     if unknown:
         raise UserError(f"there is no setting {unknown[0]}: asyncrl.Config lists them all")
-    env = hand_over(env)
-    if env is not None:
-        settings["env"] = env
-    config = dataclasses.replace(config or preset_for(preset, env), **settings)
+    named: Any = hand_over(env)
+    if named is not None:
+        settings["env"] = named
+    config = dataclasses.replace(config or preset_for(preset, named), **settings)
     return _train(config, new_run_dir(config), None, show, announce)
 
 
