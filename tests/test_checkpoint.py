@@ -1,0 +1,335 @@
+"""Checkpoints: whole or not there, refused when damaged, and never a way to run code."""
+
+import dataclasses
+import hashlib
+import json
+import pickle
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import asyncrl
+from asyncrl import checkpoint as files
+from asyncrl.checkpoint import (
+    decode_space,
+    encode_space,
+    find_checkpoint,
+    load_checkpoint,
+    point_to,
+    prune,
+    restore_network,
+    restore_store,
+    save_checkpoint,
+)
+from asyncrl.cli import main
+from asyncrl.config import Config
+from asyncrl.config_file import write_config
+from asyncrl.errors import UserError
+from asyncrl.networks import flatten_parameters_, make_network
+from asyncrl.store import Counter, ParameterStore, StoreSpec
+
+CONFIG = Config(env="CartPole-v1", workers=2, optimizer="rmsprop", standardize_inputs=False)
+BOX, DISCRETE = spaces.Box(-1.0, 1.0, (4,), np.float32), spaces.Discrete(2)
+
+
+class Run:
+    """A run's folder as the trainer leaves it, without having trained."""
+
+    def __init__(self, folder: Path, config: Config = CONFIG) -> None:
+        self.path, self.config = folder, config
+        self.checkpoints = folder / "checkpoints"
+        self.network = make_network(config, BOX, DISCRETE)
+        theta = flatten_parameters_(self.network)
+        self.store = ParameterStore(StoreSpec.of(config, theta.numel()), config)
+        self.store.theta.copy_(theta)
+        self.store.statistics.copy_(torch.rand(self.store.statistics.shape))
+        self.store.ages[:, 0] = [5, 7]
+        folder.mkdir()
+        write_config(folder / "config.toml", config, {})
+
+    def save(self, frames: int, name: str | None = "latest") -> Path:
+        self.store.counters[0, Counter.FRAMES] = frames
+        state = {
+            "env": self.config.env,
+            "algo": self.config.algo,
+            "spaces": {"observation": encode_space(BOX), "action": encode_space(DISCRETE)},
+            "frames": frames,
+            "seconds": 1.5,
+            "counters": self.store.counters.tolist(),
+            "best_score": None,
+            "generation": 0,
+            "evaluation": None,
+        }
+        path = save_checkpoint(self.checkpoints, self.store, self.network, state)
+        if name is not None:
+            point_to(self.checkpoints, name, path)
+        return path
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "run")
+
+
+def change_state(path: Path, **changes) -> None:
+    state = json.loads((path / "state.json").read_text())
+    state.update(changes)
+    (path / "state.json").write_text(json.dumps(state))
+
+
+def sign(path: Path) -> None:
+    """Make the sums fit again, as whoever means harm would."""
+    names = ("parameters.safetensors", "optimizer.safetensors")
+    change_state(path, sha256={name: hashlib.sha256((path / name).read_bytes()).hexdigest() for name in names})
+
+
+def assert_refused(path: Path, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint) as caught:
+        asyncrl.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_saved_comes_back(run):
+    path = run.save(1_000)
+    found = load_checkpoint(path)
+    assert sorted(p.name for p in path.iterdir()) == ["optimizer.safetensors", "parameters.safetensors", "state.json"]
+    network = restore_network(CONFIG, found)
+    assert torch.equal(flatten_parameters_(network), run.store.theta)
+    store = ParameterStore(run.store.spec, CONFIG)
+    restore_store(store, found)
+    assert torch.equal(store.statistics, run.store.statistics)
+    assert store.ages[:, 0].tolist() == [5, 7]
+    assert store.total(Counter.FRAMES) == 1_000
+
+
+def test_a_loaded_agent_acts_as_the_network(run):
+    run.save(1_000)
+    agent = asyncrl.load(run.path)
+    observation = np.array([0.1, -0.2, 0.3, 0.4], np.float32)
+    with torch.no_grad():
+        outputs, _ = run.network(torch.from_numpy(observation)[None, None], torch.zeros(1, 1, dtype=torch.bool), ())
+    assert agent.act(observation, mode="greedy") == int(outputs.log_policy[0, 0].argmax())
+    draws = [agent.act(observation) for _ in range(400)]
+    assert np.mean(draws) == pytest.approx(float(outputs.log_policy[0, 0, 1].exp()), abs=0.1)
+    assert [episode.steps for episode in agent.evaluate(3)] == [int(e.score) for e in agent.evaluate(3)]  # as seeded
+
+
+def test_nothing_is_pickled(run):
+    run.save(1_000)
+    for file in run.path.rglob("*"):
+        if file.is_file():
+            content = file.read_bytes()
+            assert not content.startswith((b"\x80", b"PK")), file  # pickle, or the zip that torch.save writes
+            assert b"torch\n_" not in content
+            with pytest.raises(Exception):  # noqa: B017  # no pickle by another beginning either
+                pickle.loads(content)
+
+
+@pytest.mark.parametrize("name", ["parameters.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("harm", ["truncated", "emptied", "bit flipped", "deleted", "a folder"])
+def test_damage_is_told_in_one_line(run, name, harm):
+    file = run.save(1_000) / name
+    content = bytearray(file.read_bytes())
+    if harm in ("deleted", "a folder"):
+        file.unlink()
+    if harm == "a folder":
+        file.mkdir()
+    if harm == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    if harm == "emptied":
+        file.write_bytes(b"")
+    if harm == "bit flipped":
+        content[len(content) // 2] ^= 0x80
+        file.write_bytes(content)
+    # Without its state.json the folder is no checkpoint at all: then the run's link leads there.
+    assert_refused(run.path, "damaged|no readable checkpoint")
+
+
+def test_damage_with_fitting_sums_is_told_in_one_line(run):
+    path = run.save(1_000)
+    (path / "parameters.safetensors").write_bytes(b"\xff" * 100)
+    sign(path)
+    assert_refused(path, "parameters.safetensors is damaged")
+    run.save(2_000)
+    shutil.copy(run.checkpoints / "2000/optimizer.safetensors", path / "parameters.safetensors")
+    sign(path)
+    assert_refused(path, "another network or game")
+
+
+_JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+_KEYS = ["schema", "env", "algo", "spaces", "frames", "seconds", "counters", "best_score", "generation", "evaluation"]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.sampled_from([*_KEYS, "sha256"]), junk=_JUNK)
+def test_no_state_brings_a_traceback(run, key, junk):
+    path = run.save(1_000)
+    change_state(path, **{key: junk})
+    try:
+        found = load_checkpoint(path)
+        restore_network(CONFIG, found)
+        restore_store(ParameterStore(run.store.spec, CONFIG), found)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+def test_another_schema_game_or_network_is_refused(run):
+    path = run.save(1_000)
+    change_state(path, schema=99)
+    assert_refused(path, "was written by another version of asyncrl: this one reads schema 1")
+    change_state(path, schema=1, env="Acrobot-v1")
+    assert_refused(path, "is a checkpoint of Acrobot-v1 with another network or game .*CartPole-v1, a3c, ff")
+    change_state(path, env="CartPole-v1")
+    write_config(run.path / "config.toml", dataclasses.replace(CONFIG, core="lstm"), {})
+    assert_refused(path, "another network or game")
+
+
+def test_another_optimiser_is_refused(run):
+    found = load_checkpoint(run.save(1_000))
+    config = dataclasses.replace(CONFIG, optimizer="adam")
+    store = ParameterStore(StoreSpec.of(config, len(run.store.theta)), config)
+    with pytest.raises(UserError, match="was trained with another optimiser"):
+        restore_store(store, found)
+
+
+def test_what_is_not_there(run, tmp_path):
+    assert_refused(run.path, "holds no latest checkpoint")
+    assert_refused(tmp_path / "nowhere", "there is no run or checkpoint at")
+    run.save(1_000)
+    with pytest.raises(UserError, match="holds no best checkpoint"):
+        find_checkpoint(run.path, "best")
+    (run.path / "config.toml").unlink()
+    assert_refused(run.path, "cannot read .*config.toml: No such file")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_crash_while_writing_leaves_the_older_one_whole(run, monkeypatch, again):
+    run.save(1_000)
+    before = {p.name: p.read_bytes() for p in (run.checkpoints / "1000").iterdir()}
+    calls = []
+
+    def save_half(tensors, path):
+        calls.append(path)
+        Path(path).write_bytes(b"half")
+        if len(calls) == 2:
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr(files, "save_file", save_half)
+    with pytest.raises(OSError, match="no space"):
+        run.save(1_000 if again else 2_000)
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["1000", "latest"]
+    assert {p.name: p.read_bytes() for p in (run.checkpoints / "latest").iterdir()} == before
+    assert all(path.parent.name.startswith(".writing-") for path in calls)
+    monkeypatch.undo()
+    run.save(2_000)
+    assert load_checkpoint(find_checkpoint(run.path)).state["frames"] == 2_000
+
+
+def test_the_newer_of_two_at_the_same_frame_wins_and_rests_of_the_killed_go(run):
+    run.save(1_000)
+    (run.checkpoints / ".writing-1000").mkdir()
+    run.store.theta.add_(1.0)
+    flatten = flatten_parameters_(run.network)
+    flatten.copy_(run.store.theta)
+    run.save(1_000)
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["1000", "latest"]
+    assert torch.equal(flatten_parameters_(restore_network(CONFIG, load_checkpoint(run.checkpoints / "1000"))), flatten)
+
+
+def test_pruning_keeps_the_newest_three_and_the_best(run):
+    for frames in (900, 1_000, 1_100, 10_000, 20_000):  # by number, not by name
+        run.save(frames, "best" if frames == 900 else "latest")
+    (run.checkpoints / "notes.txt").touch()
+    prune(run.checkpoints)
+    left = sorted(p.name for p in run.checkpoints.iterdir())
+    assert left == ["10000", "1100", "20000", "900", "best", "latest", "notes.txt"]
+    assert find_checkpoint(run.path, "best").name == "900"
+    assert find_checkpoint(run.path).name == "20000"
+
+
+def test_a_moved_run_still_loads(run, tmp_path):
+    run.save(1_000)
+    shutil.move(run.path, tmp_path / "elsewhere")
+    assert asyncrl.load(tmp_path / "elsewhere").checkpoint.state["frames"] == 1_000
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(6),
+        spaces.Discrete(3, start=-1),
+        spaces.Box(0, 255, (4, 84, 84), np.uint8),
+        spaces.Box(-np.inf, np.inf, (3,), np.float64),
+        spaces.Box(np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32)),
+    ],
+    ids=str,
+)
+def test_spaces_come_back_through_json(space):
+    text = json.dumps(encode_space(space), allow_nan=False)
+    assert decode_space(json.loads(text)) == space
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """A run whose environment is code of a stranger, importable from here, that leaves a mark when it is imported."""
+    marks = tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(
+        f"open({str(marks)!r}, 'w').close()\nfrom gymnasium.envs.classic_control import CartPoleEnv\n"
+        "def make(**how):\n    return CartPoleEnv(**how)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    run = Run(tmp_path / "run", dataclasses.replace(CONFIG, env="evil:make", frames=5_000))
+    run.save(1_000)
+    return run, marks
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("eval", "run"),
+        ("record", "run", "out.mp4"),
+        ("resume", "run"),
+        ("train", "--config", "run/config.toml"),
+        ("train", "--config", "run/config.toml", "--frames", "10k"),
+        ("eval", "run", "--env", "CartPole-v1"),
+        ("resume", "run", "--env", "other:make"),
+    ],
+)
+def test_opening_a_strangers_run_imports_nothing(stranger, capsys, args):
+    _, marks = stranger
+    assert main(args) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert "evil:make" in captured.err
+    assert not marks.exists()
+
+
+def test_a_strangers_agent_acts_but_imports_nothing(stranger):
+    run, marks = stranger
+    agent = asyncrl.load(run.path)
+    assert agent.act(np.zeros(4, np.float32)) in (0, 1)
+    with pytest.raises(UserError, match="repeat it with --env evil:make if you trust it"):
+        agent.evaluate(1)
+    with pytest.raises(UserError, match="repeat it with --env evil:make"):
+        asyncrl.resume(run.path)
+    assert not marks.exists()
+
+
+def test_who_repeats_the_environment_trusts_it(stranger, capsys):
+    _, marks = stranger
+    assert main(("eval", "run", "--env", "evil:make", "--episodes", "2")) == 0
+    assert marks.exists()
+    assert "evil:make after 1,000 frames" in capsys.readouterr().out
