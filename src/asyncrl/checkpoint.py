@@ -33,6 +33,19 @@ KEPT = 3  # newest checkpoints that stay, beside the best
 _FILES = ("parameters.safetensors", "optimizer.safetensors")
 
 
+_STATE = {  # what state.json must hold
+    "env": str,
+    "frames": int,
+    "seconds": int | float,
+    "counters": list,
+    "generation": int,
+    "best_score": int | float | None,
+    "evaluation": dict | None,
+    "spaces": dict,
+    "sha256": dict,
+}
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What was read back."""
@@ -53,7 +66,8 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
         state: counters and all that JSON can hold; must have "frames".
     """
     frames = state["frames"]
-    final, aside = folder / str(frames), folder / f".writing-{frames}-{os.getpid()}"
+    final, aside, replaced = (folder / name for name in (str(frames), f".writing-{frames}", f".replaced-{frames}"))
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
     aside.mkdir(parents=True)
     try:
         save_file({name: tensor.clone() for name, tensor in network.state_dict().items()}, aside / _FILES[0])
@@ -64,11 +78,12 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
         for path in [*aside.iterdir(), aside]:
             _sync(path)
         if final.exists():  # the same frame count: the newer one wins
-            shutil.rmtree(final)
+            final.rename(replaced)
         aside.rename(final)
         _sync(folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        for path in (aside, replaced):
+            shutil.rmtree(path, ignore_errors=True)
     return final
 
 
@@ -97,14 +112,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no readable checkpoint: {error}") from None
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         raise UserError(f"{path} was written by another version of asyncrl: this one reads schema {SCHEMA}")
+    wrong = [name for name, kind in _STATE.items() if not isinstance(state.get(name), kind)]
+    if wrong:
+        raise UserError(f"{path} is damaged: state.json has no proper {wrong[0]}")
     tensors = []
     for name in _FILES:
         file = path / name
-        if not file.exists() or _sha256(file) != state.get("sha256", {}).get(name):
+        if not file.is_file() or _sha256(file) != state["sha256"].get(name):
             raise UserError(f"{file} is damaged or missing: use another folder of {path.parent}")
         try:
             tensors.append(load_file(file))
@@ -151,14 +169,18 @@ def _input_statistics(checkpoint: Checkpoint) -> InputStatistics | None:
 
 def restore_store(store: ParameterStore, checkpoint: Checkpoint) -> None:
     """Fill a fresh store from a checkpoint: statistics, target, counters as the base of all totals."""
-    if checkpoint.optimizer["statistics"].shape[1:] != store.statistics.shape[1:]:
-        raise UserError(f"{checkpoint.path} was trained with another optimiser: leave --optimizer as it was")
-    store.target.copy_(checkpoint.optimizer["target"])
-    saved, ages = checkpoint.optimizer["statistics"], checkpoint.optimizer["ages"].numpy()
-    for owner in range(store.spec.owners):  # another number of workers: they take over each other's in turn
-        store.statistics[owner].copy_(saved[owner % len(saved)])
-        store.ages[owner] = ages[owner % len(ages)]
-    store.resume_counters(np.array(checkpoint.state["counters"]).sum(0))
+    try:
+        saved, ages, target = (checkpoint.optimizer[name] for name in ("statistics", "ages", "target"))
+        counters = np.array(checkpoint.state["counters"], np.int64).sum(0)
+        if saved.shape[1:] != store.statistics.shape[1:]:
+            raise UserError(f"{checkpoint.path} was trained with another optimiser: leave --optimizer as it was")
+        store.target.copy_(target)
+        for owner in range(store.spec.owners):  # another number of workers: they take over each other's in turn
+            store.statistics[owner].copy_(saved[owner % len(saved)])
+            store.ages[owner] = ages[owner % len(ages)].numpy()
+        store.resume_counters(counters)
+    except (KeyError, RuntimeError, ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise UserError(f"{checkpoint.path} is damaged: {error}") from None
 
 
 def encode_space(space: spaces.Space) -> dict[str, Any]:
@@ -187,7 +209,7 @@ def decode_space(description: Any) -> spaces.Space:
         shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
         low, high = (np.broadcast_to(bound, shape).astype(dtype) for bound in (low, high))
         return spaces.Box(low, high, shape, dtype.type)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AssertionError) as error:
         raise UserError(f"the checkpoint's spaces cannot be read: {error}") from None
 
 

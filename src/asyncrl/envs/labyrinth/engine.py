@@ -86,13 +86,12 @@ class Engine:
         with open(self._wad_path, "r+b") as wad:
             wad.seek(self._offsets[self._slot])
             wad.write(level)
-        if self._game is None:
-            self._start()
+        game = self._game or self._start()
         with self._naming_the_cause("loading a level"):
-            self._game.set_seed(seed & 0x7FFFFFFF)
-            self._game.set_doom_map(SLOTS[self._slot])
-            self._game.new_episode()
-            self._game.send_game_command(f"fov {FULL_DEGREES:.4f}")
+            game.set_seed(seed & 0x7FFFFFFF)
+            game.set_doom_map(SLOTS[self._slot])
+            game.new_episode()
+            game.send_game_command(f"fov {FULL_DEGREES:.4f}")
         report = self.act(self._idle, SETTLE_TICS)
         self._check_start(report, cell)
         self._trim_log()
@@ -113,7 +112,7 @@ class Engine:
         self._close()
         self._game = None
 
-    def _start(self) -> None:
+    def _start(self) -> Any:
         engine = Path(self._vizdoom.__file__).parent / "vizdoom"
         data = engine.with_name("freedoom2.wad")
         rehearse(engine, data)
@@ -128,6 +127,7 @@ class Engine:
         self._game = game
         with self._naming_the_cause("starting"):
             game.init()
+        return game
 
     def _naming_the_cause(self, doing: str) -> "NamingTheCause":
         return NamingTheCause(doing, self._folder / "engine.log", self._vizdoom)

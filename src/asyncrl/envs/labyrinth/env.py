@@ -44,7 +44,7 @@ ACTIONS = (
 PLAIN_ACTIONS = 6  # without the two that walk and turn at once
 
 
-class LabyrinthEnv(gymnasium.Env[np.ndarray, int]):
+class LabyrinthEnv(gymnasium.Env[np.ndarray, np.int64]):
     """Collect apples (+1) and reach the portal (+10) in a random maze, seen through one's own eyes.
 
     The portal puts the agent at a random place of the same maze and brings all apples back. An episode ends
@@ -133,7 +133,7 @@ class LabyrinthEnv(gymnasium.Env[np.ndarray, int]):
         self._tics_left = self.episode_tics
         return make_observation(self._report.screen), self._make_info()
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: int | np.integer) -> tuple[np.ndarray, float, bool, bool, dict]:
         """Hold an action for its tics (fewer at the very end of the episode)."""
         if self._engine is None or self._tics_left <= 0:
             raise gymnasium.error.ResetNeeded("call reset() first: no episode is under way")

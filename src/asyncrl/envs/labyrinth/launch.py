@@ -41,7 +41,7 @@ class EngineError(RuntimeError):
     """The Doom engine did not start, or ended; the message names the cause. A new reset starts another."""
 
 
-def import_vizdoom() -> ModuleType:
+def import_vizdoom() -> Any:
     """Return the vizdoom package, or say in one line how to get it."""
     try:
         import vizdoom
