@@ -115,9 +115,9 @@ def test_a_loaded_agent_acts_as_the_network(run):
     observation = np.array([0.1, -0.2, 0.3, 0.4], np.float32)
     with torch.no_grad():
         outputs, _ = run.network(torch.from_numpy(observation)[None, None], torch.zeros(1, 1, dtype=torch.bool), ())
-    assert agent.act(observation, mode="greedy") == int(outputs.log_policy[0, 0].argmax())
+    assert agent.act(observation, mode="greedy") == int(outputs.policy.log_policy[0, 0].argmax())
     draws = [agent.act(observation) for _ in range(400)]
-    assert np.mean(draws) == pytest.approx(float(outputs.log_policy[0, 0, 1].exp()), abs=0.1)
+    assert np.mean(draws) == pytest.approx(float(outputs.policy.log_policy[0, 0, 1].exp()), abs=0.1)
     assert [episode.steps for episode in agent.evaluate(3)] == [int(e.score) for e in agent.evaluate(3)]  # as seeded
 
 
