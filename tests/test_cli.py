@@ -1,0 +1,235 @@
+"""The command line: mistakes in one line that change nothing, help, JSON, every preset."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asyncrl.cli import main
+
+TESTS = Path(__file__).parent
+VERBS = ("train", "resume", "eval", "record", "plot")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a short run on CartPole; not to be changed."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    args = ("train", "CartPole-v1", "--frames", "3k", "--workers", "2", "--envs-per-worker", "2", "--run-dir", str(run))
+    assert main(args) == 0
+    return run
+
+
+def rows(text: str) -> list[dict]:
+    """Parse lines of JSON strictly: no NaN, nothing between."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
+    path = f"{TESTS.parent / 'src'}{os.pathsep}{TESTS}"
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (("trian", "CartPole-v1"), "there is no verb 'trian', only train, resume, eval, record, plot"),
+        (("train",), "train what? Name an environment"),
+        (("train", "CartPol-v1"), "there is no environment CartPol-v1: did you mean CartPole-v1?"),
+        (("train", "ALE/Pnog-v5"), "there is no Atari game ALE/Pnog-v5: did you mean ALE/Pong-v5?"),
+        (("train", "PongNoFrameskip-v4"), "Atari games are named like ALE/Pong-v5"),
+        (("train", "nowhere:make"), "cannot import nowhere:make: No module named 'nowhere'"),
+        (("train", "CartPole-v1", "--workers", "0"), "--workers is 0: it must be between 1 and 1024"),
+        (("train", "CartPole-v1", "--workers", "-2"), "--workers is -2"),
+        (("train", "CartPole-v1", "--workers", "1.5"), "'1.5' is not a whole number"),
+        (("train", "CartPole-v1", "--frames", "nan"), "'nan' is no number: write it like 10M"),
+        (("train", "CartPole-v1", "--frames", "inf"), "'inf' is no number"),
+        (("train", "CartPole-v1", "--frames", "1e400"), "'1e400' is no number"),
+        (("train", "CartPole-v1", "--frames", "-1M"), "--frames is -1000000: it must be between"),
+        (("train", "CartPole-v1", "--frames", "20min"), "'20min' is not a whole number"),
+        (("train", "CartPole-v1", "--max-time", "10m"), "'10m' may be millions or minutes"),
+        (("train", "CartPole-v1", "--learning-rate", "nan"), "'nan' is no number"),
+        (("train", "CartPole-v1", "--learning-rate", "-1e-3"), "--learning-rate is -0.001: it must be positive"),
+        (("train", "CartPole-v1", "--learning-rate"), "--learning-rate"),
+        (("train", "CartPole-v1", "--algo", "dqn"), "--algo"),
+        (("train", "CartPole-v1", "--wrokers", "2"), "did you mean --workers?"),
+        (("train", "CartPole-v1", "more"), "more"),
+        (("train", "CartPole-v1", "--preset", "best"), "there is no preset best: fast, paper, paper57 are all"),
+        (("train", "CartPole-v1", "--preset", "paper", "--config", "x.toml"), "--preset and --config both say"),
+        (("train", "CartPole-v1", "--config", "none.toml"), "cannot read none.toml: No such file"),
+        (("train", "CartPole-v1", "--config", "."), "cannot read .: Is a directory"),
+        (("train", "CartPole-v1", "--config", "latin1.toml"), "latin1.toml is not valid TOML"),
+        (("train", "CartPole-v1", "--config", "unknown.toml"), "unknown.toml: there is no setting frams"),
+        (("train", "CartPole-v1", "--config", "wrong.toml"), "wrong.toml: --frames is '1M': it must be a whole number"),
+        (("train", "CartPole-v1", "--run-dir", "there"), "there exists: choose another --run-dir, or resume it"),
+        (("train", "CartPole-v1", "--run-dir", "file/x"), "cannot write to file/x: Not a directory"),
+        (("train", "CartPole-v1", "--sticky"), "--sticky is for Atari games, but CartPole-v1 is none"),
+        (("train", "CartPole-v1", "--network", "conv2013"), "--network conv2013 wants images"),
+        (("train", "Pendulum-v1"), "only Discrete actions are supported"),
+        (("train", "Blackjack-v1"), "only Box observations are supported"),
+        (("resume",), "resume what? Name a run"),
+        (("resume", "nowhere"), "there is no run or checkpoint at nowhere"),
+        (("resume", "RUN"), "is done with its 3,000 frames: give more with --frames"),
+        (("resume", "RUN", "--frames", "2k"), "is done with its 2,000 frames"),
+        (("resume", "RUN", "--frames", "1M", "--workers", "0"), "--workers is 0"),
+        (("resume", "RUN", "--frames", "1M", "--env", "Acrobot-v1"), "was trained on CartPole-v1, not on Acrobot-v1"),
+        (("resume", "RUN", "--t-max", "3"), "--t-max"),
+        (("eval", "nowhere"), "there is no run or checkpoint at nowhere"),
+        (("eval", "there"), "there holds no latest checkpoint"),
+        (("eval", "RUN", "--checkpoint", "worst"), "--checkpoint"),
+        (("eval", "RUN", "--episodes", "0"), "--episodes is 0: it must be at least 1"),
+        (("eval", "RUN", "--episodes", "-3"), "--episodes is -3"),
+        (("eval", "RUN", "--greedy", "--sampled"), "--greedy and --sampled exclude each other"),
+        (("eval", "RUN", "--sticky"), "--sticky is for Atari games"),
+        (("eval", "RUN", "--seed", "-1"), "--seed is -1"),
+        (("record", "RUN"), "record to where?"),
+        (("record", "RUN", "out.gif"), "out.gif must end in .mp4"),
+        (("record", "RUN", "nowhere/out.mp4"), "there is no folder nowhere to write out.mp4 to"),
+        (("record", "RUN", "out.mp4", "--seed", "-1"), "--seed is -1"),
+        (("plot",), "plot what?"),
+        (("plot", "there"), "cannot read there/config.toml"),
+        (("plot", "RUN", "--out", "nowhere/x.png"), "cannot write nowhere/x.png"),
+        (("plot", "RUN", "--out", "x.docx"), "cannot write x.docx"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_told_in_one_line_and_changes_nothing(request, capsys, args, complaint):
+    Path("there").mkdir()
+    Path("file").touch()
+    Path("latin1.toml").write_bytes('env = "Pöng"'.encode("latin-1"))
+    Path("unknown.toml").write_text("frams = 3")
+    Path("wrong.toml").write_text('frames = "1M"')
+    run = request.getfixturevalue("finished") if "RUN" in args else None
+    capsys.readouterr()
+    before = {**contents(Path()), **(contents(run) if run else {})}
+    assert main([str(run) if arg == "RUN" else arg for arg in args]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("asyncrl: ") and captured.err.count("\n") == 1
+    assert complaint in captured.err
+    assert {**contents(Path()), **(contents(run) if run else {})} == before
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    return {path.absolute(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "complaint"),
+    [
+        ("ale_py", ("train", "ALE/Pong-v5"), "ALE/Pong-v5 needs ale-py: pip install 'asyncrl[atari]'"),
+        (
+            "imageio_ffmpeg",
+            ("record", "RUN", "out.mp4"),
+            "recording needs imageio-ffmpeg: pip install 'asyncrl[video]'",
+        ),
+    ],
+)
+def test_a_missing_extra_is_named(finished, module, args, complaint):
+    code = f"import sys; sys.modules[{module!r}] = None; from asyncrl.cli import main; sys.exit(main())"
+    done = in_process_of_its_own(code, *(str(finished) if arg == "RUN" else arg for arg in args))
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"asyncrl: {complaint}\n")
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_names_every_option_with_default_and_unit(capsys, verb):
+    with pytest.raises(SystemExit) as end:
+        main((verb, "--help"))
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert f"asyncrl {verb}" in text and "--json" in text and "Traceback" not in text
+    options = [line for line in text.splitlines() if re.match("--[a-z]", line.strip("│ "))]
+    assert options
+    flat = " ".join(text.replace("│", " ").split())
+    assert flat.count("default") >= len(options)
+    if verb == "train":
+        for told in ("environment frames", "seconds", "supplement 8", "section 5.1", "Seed of"):
+            assert told in flat
+
+
+def test_help_shows_the_preset_that_is_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        main(("train", "--preset", "paper", "--help"))
+    flat = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "default: 320_000_000" in flat and "default: 16" in flat
+
+
+@pytest.mark.parametrize("args", [(), ("--help",), ("-h",), ("help",)])
+def test_usage(capsys, args):
+    assert main(args) == 0
+    text = capsys.readouterr().out
+    assert all(f"asyncrl {verb}" in text for verb in VERBS)
+
+
+def test_version(capsys):
+    from asyncrl import __version__
+
+    assert main(("--version",)) == 0
+    assert capsys.readouterr().out == f"asyncrl {__version__}\n"
+
+
+def test_every_verb_speaks_json_alone(tmp_path):
+    code = "import sys; from asyncrl.cli import main; sys.exit(main())"
+    run, env = str(tmp_path / "run"), ("--env", "worlds:talkative")
+    train = ("train", "worlds:talkative", "--frames", "3k", "--workers", "1", "--run-dir", run)
+    told = {}
+    for args in (
+        train,
+        ("resume", run, *env, "--frames", "6k"),
+        ("eval", run, *env, "--episodes", "3"),
+        ("plot", run, "--out", "curves.png"),
+    ):
+        done = in_process_of_its_own(code, *args, "--json")
+        assert done.returncode == 0, done.stderr
+        told[args[0]] = rows(done.stdout)
+    end = told["train"][-1]
+    assert end["event"] == "end" and end["reason"] == "frames" and end["frames"] >= 3_000 and end["run"] == run
+    assert {row["event"] for row in told["train"]} <= {"message", "progress", "end"}
+    assert told["resume"][-1]["frames"] >= 6_000
+    (row,) = told["eval"]
+    assert len(row["scores"]) == 3 and row["mean"] == pytest.approx(sum(row["scores"]) / 3)
+    assert told["plot"] == [{"picture": "curves.png"}]
+
+
+@pytest.mark.parametrize("preset", ["fast", "paper", "paper57"])
+@pytest.mark.parametrize("env", ["CartPole-v1", "ALE/Pong-v5"])
+def test_every_preset_trains(capsys, preset, env):
+    args = ["train", env, "--preset", preset, "--workers", "2", "--frames", "2k", "--run-dir", "run", "--json"]
+    if env == "CartPole-v1":
+        args += ["--network", "mlp"]
+    assert main(args) == 0
+    end = rows(capsys.readouterr().out)[-1]
+    assert end["reason"] == "frames" and end["frames"] >= 2_000 and end["updates"] > 0
+    assert end["steps"] * (4 if env.startswith("ALE/") else 1) == end["frames"]
+    assert f'preset = "{preset}"' in Path("run/config.toml").read_text()
+
+
+def test_options_override_a_file(capsys):
+    Path("mine.toml").write_text('env = "Acrobot-v1"\nframes = 999\nworkers = 1\n')
+    args = ("train", "CartPole-v1", "--config", "mine.toml", "--frames", "1k", "--run-dir", "run")
+    assert main(args) == 0
+    text = Path("run/config.toml").read_text()
+    assert 'env = "CartPole-v1"' in text and "frames = 1000" in text and "workers = 1" in text
+
+
+def test_eval_tells_the_score_in_words(finished, capsys):
+    assert main(("eval", str(finished), "--episodes", "4", "--greedy", "--seed", "3")) == 0
+    first = capsys.readouterr().out
+    assert first.startswith("CartPole-v1 after 3,") and ", greedy: " in first and "over 4 episodes" in first
+    assert main(("eval", str(finished), "--episodes", "4", "--greedy", "--seed", "3")) == 0
+    assert capsys.readouterr().out == first  # the same seed, the same games

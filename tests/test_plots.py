@@ -1,0 +1,57 @@
+"""Learning curves."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from asyncrl.config import Config
+from asyncrl.config_file import write_config
+from asyncrl.errors import UserError
+from asyncrl.plots import _curve, plot_runs
+
+
+def make_run(folder: Path, scores: list[float], evaluations: int = 0, seed: int = 0) -> Path:
+    folder.mkdir()
+    write_config(folder / "config.toml", Config(seed=seed), {})
+    episodes = [{"score": s, "at_frames": 1_000 * i, "at_seconds": 60.0 * i} for i, s in enumerate(scores)]
+    (folder / "episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in episodes))
+    rows = [
+        {"evaluated_score": 5.0, "evaluated_episodes": 30, "frames": 2_000 * i, "seconds": 120.0 * i}
+        for i in range(evaluations)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"frames": 0}, *rows]))
+    return folder
+
+
+def test_the_curve_is_the_mean_of_the_last_hundred(tmp_path):
+    scores = np.random.default_rng(0).normal(size=250).tolist()
+    curve = _curve(make_run(tmp_path / "run", scores))
+    expected = [np.mean(scores[max(0, i - 99) : i + 1]) for i in range(250)]
+    np.testing.assert_allclose(curve["score"], expected)
+    assert curve["frames"][-1] == 249_000
+
+
+def test_runs_are_drawn_in_colours_of_their_own(tmp_path):
+    runs = [make_run(tmp_path / str(i), [float(i)] * 120, evaluations=3, seed=i) for i in range(9)]
+    plot_runs(runs, tmp_path / "curves.png")
+    picture = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))
+    assert picture.shape[0] > 400 and picture.shape[1] > 1_000
+    for colour in ("#0072B2", "#D55E00", "#009E73"):
+        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (picture == rgb).all(-1).sum() > 100
+
+
+def test_what_cannot_be_drawn(tmp_path):
+    empty = make_run(tmp_path / "empty", [])
+    with pytest.raises(UserError, match="empty has no finished episodes to plot"):
+        plot_runs([empty], tmp_path / "x.png")
+    with pytest.raises(UserError, match=r"cannot read .*none/config.toml"):
+        plot_runs([tmp_path / "none"], tmp_path / "x.png")
+    run = make_run(tmp_path / "run", [1.0])
+    for out in ("nowhere/x.png", "x.docx"):
+        with pytest.raises(UserError, match=f"cannot write .*{out}"):
+            plot_runs([run], tmp_path / out)
+    assert not (tmp_path / "x.png").exists()

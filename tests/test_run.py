@@ -1,0 +1,66 @@
+"""The Python interface: train, resume, load; where runs lie."""
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import asyncrl
+from asyncrl import run as runs
+from asyncrl.config import Config
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_train_evaluate_load():
+    shown, told = [], []
+    run = asyncrl.train(
+        "CartPole-v1", frames=3_000, workers=2, envs_per_worker=1, show=shown.append, announce=told.append
+    )
+    assert re.fullmatch(r"runs/CartPole-v1/a3c-0-\d{8}-\d{6}", str(run.path))
+    assert told[0] == f"CartPole-v1: 2 workers x 1 environments, into {run.path}"
+    assert run.outcome is not None and run.outcome.reason == "frames"
+    assert all(progress.frames <= run.outcome.progress.frames for progress in shown)
+    assert len(run.episodes()) == run.outcome.progress.episodes
+    agent = asyncrl.load(run.path)
+    scores = [episode.score for episode in agent.evaluate(3, seed=5)]
+    assert scores == [episode.score for episode in run.agent().evaluate(3, seed=5)]
+    assert all(8 <= score <= 500 for score in scores)
+    text = tomllib.loads((run.path / "config.toml").read_text())
+    assert text["frames"] == 3_000 and text["max_time"] == "none"
+    assert set(text["provenance"]) == {"asyncrl", "python", "torch", "numpy", "gymnasium", "git_revision"}
+
+
+def test_wrong_settings_write_nothing():
+    for settings, complaint in (
+        ({"frams": 3}, "there is no setting frams"),
+        ({"frames": "10M"}, "--frames is '10M': it must be a whole number"),
+        ({"env": lambda: None}, "--env is <function"),
+        ({"run_dir": "."}, ". exists: choose another --run-dir"),
+    ):
+        with pytest.raises(asyncrl.UserError, match=re.escape(complaint)):
+            asyncrl.train(**settings)
+    assert list(Path().iterdir()) == []
+
+
+def test_every_run_has_its_own_folder(monkeypatch):
+    monkeypatch.setattr(runs.time, "strftime", lambda form: "20260101-000000")
+    config = Config(env="ALE/Pong-v5", seed=7)
+    first = runs.new_run_dir(config)
+    assert first == Path("runs/ALE-Pong-v5/a3c-7-20260101-000000")
+    first.mkdir(parents=True)
+    assert runs.new_run_dir(config) == Path(f"{first}-2")
+    own = dataclasses.replace(config, env="my.module:make")
+    assert runs.new_run_dir(own).parent == Path("runs/my.module-make")
+
+
+def test_the_public_names_are_all_there():
+    for name in asyncrl.__all__:
+        assert getattr(asyncrl, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        asyncrl.nothing  # noqa: B018
