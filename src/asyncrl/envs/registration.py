@@ -5,6 +5,8 @@ _WORLDS = {
     "asyncrl/MemoryChain-v0": "asyncrl.envs.diagnostic:MemoryChain",
     "asyncrl/TimeLimitChain-v0": "asyncrl.envs.diagnostic:TimeLimitChain",
     "asyncrl/Target-v0": "asyncrl.envs.diagnostic:Target",
+    "asyncrl/Labyrinth-v0": "asyncrl.envs.labyrinth:LabyrinthEnv",
+    "asyncrl/Torcs-v0": "asyncrl.envs.torcs:TorcsEnv",
 }
 
 
