@@ -87,8 +87,9 @@ def peek(args: Sequence[str], option: str) -> str | None:
 
 def _one_line(complaint: str) -> str:
     """Return the first block of tyro's box as one line, with the nearest option it suggests."""
-    lines = [line.strip("│ ").strip() for line in complaint.splitlines() if not re.match(r"[╭╰]", line.strip())]
-    blocks = " ".join(lines).split("──")
+    # Where the output cannot show a box, the title is a block of its own.
+    lines = [line.strip("│ ") for line in complaint.splitlines() if not re.match(r"[╭╰]", line.strip())]
+    blocks = re.split("[─-]{5,}", " ".join(lines))[0 if "╭" in complaint else 1 :]
     first = re.sub(r"\s+", " ", blocks[0]).strip() if blocks else "wrong arguments"
     unknown = re.search(r"Unrecognized options: (--[\w-]+)", first)
     options = re.findall(r"(?<!\S)(--[\w-]+)", " ".join(blocks[1:]).partition("For full helptext")[0])

@@ -1,5 +1,6 @@
 """The command line: one verb to train, one to show, one to plot."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -181,9 +182,12 @@ def eval_verb(args: Sequence[str]) -> int:
     mode = given.mode
     from asyncrl.agent import load
 
+    _check_seed(given.seed)
     agent = load(run, given.checkpoint, env=given.env)
     sticky = True if given.sticky else None
-    scores = [e.score for e in agent.evaluate(given.episodes, mode=mode, seed=given.seed, sticky=sticky)]
+    with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
+        episodes = agent.evaluate(given.episodes, mode=mode, seed=given.seed, sticky=sticky)
+    scores = [episode.score for episode in episodes]
     row = {
         "env": agent.config.env,
         "frames": agent.checkpoint.state["frames"],
@@ -235,8 +239,10 @@ def record_verb(args: Sequence[str]) -> int:
     from asyncrl.agent import load
     from asyncrl.video import record
 
+    _check_seed(given.seed)
     agent = load(run, given.checkpoint, env=given.env)
-    episode = record(agent, Path(out), mode="greedy" if given.greedy else "sampled", seed=given.seed)
+    with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
+        episode = record(agent, Path(out), mode="greedy" if given.greedy else "sampled", seed=given.seed)
     if given.json:
         print(json.dumps({"video": out, "score": episode.score, "steps": episode.steps}))
     else:
@@ -280,6 +286,11 @@ def _run_argument(args: Sequence[str], verb: str) -> tuple[Path, list[str]]:
     if run is None and not {"--help", "-h"} & set(rest):
         raise UserError(f"{verb} what? Name a run, as in: asyncrl {verb} runs/ALE-Pong-v5/...")
     return Path(run or ""), rest
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**31:
+        raise UserError(f"--seed is {seed}: it must be between 0 and 2147483647")
 
 
 def _report(run: "Run", as_json: bool) -> int:

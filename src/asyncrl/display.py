@@ -1,5 +1,6 @@
 """What a person sees while a run trains: a live table on a terminal, plain lines elsewhere, JSON for machines."""
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -95,15 +96,24 @@ class PlainDisplay:
 
 
 class JsonDisplay(PlainDisplay):
-    """One JSON object a line, for machines."""
+    """One JSON object a line, for machines. What an environment prints meanwhile goes to stderr."""
+
+    def __enter__(self) -> Self:
+        self._out = sys.stdout
+        self._redirection = contextlib.redirect_stdout(sys.stderr)
+        self._redirection.__enter__()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._redirection.__exit__(kind, error, trace)
 
     def show(self, progress: Progress) -> None:
         if time.monotonic() >= self._next and progress.updates:
             self._next = time.monotonic() + PLAIN_SECONDS
-            print(json_line({"event": "progress", **progress.as_row()}), flush=True)
+            print(json_line({"event": "progress", **progress.as_row()}), file=self._out, flush=True)
 
     def announce(self, line: str) -> None:
-        print(json_line({"event": "message", "text": line}), flush=True)
+        print(json_line({"event": "message", "text": line}), file=self._out, flush=True)
 
 
 def make_display(config: Config, run_dir: Path, *, as_json: bool) -> Display:
@@ -125,8 +135,11 @@ def plain_line(config: Config, progress: Progress) -> str:
         f"{format_count(progress.frames_per_second)} frames/s",
         f"score {score(progress.mean_score)}",
         f"best {score(progress.best_score)}",
-        f"entropy {stats.get('entropy', float('nan')):.2f}",
-        f"grad {stats.get('gradient_norm', float('nan')):.2g}",
+        *(
+            f"{name} {stats[key]:.3g}"
+            for key, name in (("entropy", "entropy"), ("gradient_norm", "grad"))
+            if key in stats
+        ),
         f"lag {progress.staleness:.1f}",
         f"{time_left(config, progress)}",
     ]

@@ -33,7 +33,8 @@ def fresh_start(config: Config) -> Start:
     """
     envs = make_envs(config, RANDOM_ENVS if config.standardize_inputs else 1)
     try:
-        statistics, sums = measure_inputs(envs, config.seed) if config.standardize_inputs else (None, None)
+        measurable = config.standardize_inputs and isinstance(envs.observation_space, spaces.Box)
+        statistics, sums = measure_inputs(envs, config.seed) if measurable else (None, None)
         network = make_network(config, envs.observation_space, envs.action_space, statistics)
         return Start((envs.observation_space, envs.action_space), network, statistics, sums)
     finally:

@@ -3,8 +3,10 @@
 import contextlib
 from collections.abc import Callable, Generator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
+import gymnasium
 import numpy as np
 
 from asyncrl.agent import Agent
@@ -47,6 +49,7 @@ def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, m
         raise UserError(f"{path} must end in .mp4")
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write {path.name} to")
+    _import_ffmpeg()
     stage = _make_stage(agent.config, seed)
     aside = path.with_name(f".{path.name}.part.mp4")
     try:
@@ -62,7 +65,10 @@ def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, m
 
 def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) -> Episode:
     observations = stage.envs.reset(seed=seed)
-    first = stage.picture(None)
+    try:
+        first = stage.picture(None)
+    except (gymnasium.error.Error, ImportError, NotImplementedError) as error:
+        raise UserError(f"there is no picture to film: {str(error).splitlines()[0]}") from error
     score, steps, truncated = 0.0, 0, False
     with _writer(path, first, stage.frames_per_second) as write:
         write(first)
@@ -88,13 +94,9 @@ def _make_stage(config: Config, seed: int) -> _Stage:
 
 @contextlib.contextmanager
 def _writer(path: Path, first: np.ndarray, frames_per_second: int) -> Generator[Callable[[np.ndarray], None]]:
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        raise UserError("recording needs imageio-ffmpeg: pip install 'asyncrl[video]'") from None
     factor = -(-MIN_HEIGHT // first.shape[0])
     size = (first.shape[1] * factor, first.shape[0] * factor)
-    ffmpeg = imageio_ffmpeg.write_frames(
+    ffmpeg = _import_ffmpeg().write_frames(
         str(path), size, fps=frames_per_second, codec="libx264", quality=8, macro_block_size=2, ffmpeg_log_level="error"
     )
     ffmpeg.send(None)
@@ -102,3 +104,11 @@ def _writer(path: Path, first: np.ndarray, frames_per_second: int) -> Generator[
         yield lambda frame: ffmpeg.send(np.ascontiguousarray(frame.repeat(factor, 0).repeat(factor, 1)))
     finally:
         ffmpeg.close()
+
+
+def _import_ffmpeg() -> ModuleType:
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise UserError("recording needs imageio-ffmpeg: pip install 'asyncrl[video]'") from None
+    return imageio_ffmpeg

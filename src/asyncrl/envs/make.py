@@ -92,13 +92,10 @@ def _check_registered(env: str) -> None:
     if ":" in env:  # Gymnasium imports the module part itself
         return
     spec = gymnasium.registry.get(env)
-    if spec is not None and str(spec.entry_point).startswith("ale_py"):
-        # ale-py registers these too; they are bare emulators, without the preprocessing that makes them learnable.
-        raise UserError(f"{env} is an old name: Atari games are named like ALE/Pong-v5")
-    if spec is None:
+    if spec is None or "ale_py" in str(spec.entry_point):  # it would lack its preprocessing
         near = difflib.get_close_matches(env, list(gymnasium.registry), n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else "is the package that brings it installed?"
-        if any(name in env.lower() for name in ("pong", "breakout", "noframeskip")):
+        if spec is not None or any(name in env.lower() for name in ("pong", "breakout", "noframeskip")):
             hint = "Atari games are named like ALE/Pong-v5"
         raise UserError(f"there is no environment {env}: {hint}")
 
