@@ -40,7 +40,7 @@ def test_wrong_settings_write_nothing():
     for settings, complaint in (
         ({"frams": 3}, "there is no setting frams"),
         ({"frames": "10M"}, "--frames is '10M': it must be a whole number"),
-        ({"env": lambda: None}, "--env is <function"),
+        ({"env": lambda: None}, "python-lambda made a NoneType"),
         ({"run_dir": "."}, ". exists: choose another --run-dir"),
     ):
         with pytest.raises(asyncrl.UserError, match=re.escape(complaint)):

@@ -89,7 +89,7 @@ def observes_dict() -> gymnasium.Env:
 
 def takes_many() -> gymnasium.Env:
     env = Tiny()
-    env.action_space = spaces.MultiDiscrete([2, 2])
+    env.action_space = spaces.Tuple([spaces.Discrete(2), spaces.Discrete(2)])
     return env
 
 

@@ -1,6 +1,8 @@
 """Presets: functions that return a configuration, per kind of world. `Paper:` marks what the paper leaves open."""
 
+import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable
 
 from gymnasium import spaces
@@ -110,8 +112,9 @@ def preset_for(name: PresetName, env: str | None) -> Config:
 
 
 def _is_continuous(env: str) -> bool:
-    envs = make_envs(Config(env=env), 1)
-    try:
-        return isinstance(envs.action_space, spaces.Box)
-    finally:
-        envs.close()
+    with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
+        envs = make_envs(Config(env=env), 1)
+        try:
+            return isinstance(envs.action_space, spaces.Box)
+        finally:
+            envs.close()
