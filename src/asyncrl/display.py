@@ -154,18 +154,18 @@ def summary_table(progress: Progress) -> Table:
         ("frames/s", f"{progress.frames_per_second:,.0f}"),
         ("updates/s", f"{progress.updates_per_second:,.1f}"),
         ("time", format_duration(progress.seconds)),
-        ("score (last 100)", score(progress.mean_score)),
+        ("score (100)", score(progress.mean_score)),
         ("best", score(progress.best_score)),
         ("evaluated", score(progress.evaluated_score)),
         ("episodes", f"{progress.episodes:,}"),
-        *((name.replace("_", " "), f"{value:.3g}") for name, value in stats.items()),
-        ("staleness", f"{progress.staleness:.2f}"),
+        *((name.replace("_", " ").removesuffix(" norm"), f"{value:.3g}") for name, value in stats.items()),
         ("learning rate", f"{progress.learning_rate:.2e}"),
+        ("staleness", f"{progress.staleness:.2f}"),
     ]
-    table = Table.grid(padding=(0, 2))
+    table = Table.grid(padding=(0, 1))  # 80 columns are enough
     for _ in range(4):
-        table.add_column(style="dim", justify="right")
-        table.add_column(justify="left", min_width=8)
+        table.add_column(style="dim", justify="right", no_wrap=True)
+        table.add_column(justify="left", min_width=7, no_wrap=True)
     for i in range(0, len(pairs), 4):
         table.add_row(*(cell for pair in pairs[i : i + 4] for cell in pair))
     return table
@@ -173,9 +173,9 @@ def summary_table(progress: Progress) -> Table:
 
 def worker_table(progress: Progress) -> Table:
     """Return one row per worker."""
-    table = Table(box=None, header_style="dim", padding=(0, 2))
+    table = Table(box=None, header_style="dim", padding=(0, 1), collapse_padding=True, pad_edge=False)
     for name in ("worker", "state", "frames", "frames/s", "updates", "score", "staleness", "restarts"):
-        table.add_column(name, justify="left" if name == "state" else "right")
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     for row in progress.workers[:MAX_ROWS]:
         table.add_row(
             str(row.worker),

@@ -172,7 +172,7 @@ def test_opponents_race(make):
     env.reset(seed=0)
     for _ in range(45):  # we stand; they drive off
         env.step(STRAIGHT_BRAKE)
-    assert env.car.race_position == 4 and env.car.gap_ahead > 45
+    assert env.car.race_position == 4 and env.car.gap_ahead > 25
 
 
 def test_traction_control_keeps_the_fast_car_straight(make):
@@ -209,7 +209,7 @@ def test_render_is_the_same_view_larger_and_changes_nothing(make):
         assert np.array_equal(observation, plain.step(STRAIGHT_FAST)[0])
     small, large = observation.astype(float), rendered.render().astype(float)
     assert picture.shape == (336, 336, 3)
-    assert np.abs(large.reshape(84, 4, 84, 4, 3).mean((1, 3)) - small).mean() < 12
+    assert np.abs(large.reshape(84, 4, 84, 4, 3).mean((1, 3)) - small).mean() < 4
     assert plain.render() is None
 
 

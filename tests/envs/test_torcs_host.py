@@ -74,6 +74,20 @@ def test_a_host_lost_at_the_reset_is_replaced_at_once(env):
     assert np.array_equal(first, env.reset(seed=7)[0])
 
 
+def test_a_host_lost_while_rendering_is_reported_by_the_next_step():
+    env = TorcsEnv(render_mode="rgb_array")
+    try:
+        env.reset(seed=7)
+        os.kill(env._host.pid, signal.SIGSTOP)
+        env._host.timeout_seconds = 0.5
+        assert not env.render().any()
+        assert env.step(GO)[4]["host_restarted"]
+        env.reset(seed=7)
+        assert env.render().any()
+    finally:
+        env.close()
+
+
 def test_a_host_that_keeps_dying_is_given_up(env):
     with pytest.raises(HostError, match="gave up after 3 restarts of TORCS: the TORCS host was killed by SIGKILL"):
         for _ in range(5):

@@ -16,10 +16,10 @@ _CROWD_ROBOT = "bt"  # the tidiest of TORCS' robots, and the only one cheap to r
 
 
 class Opponent(NamedTuple):
-    """A robot: driver number `index` of a TORCS robot module, in its own car or in `car`."""
+    """A robot: driver `number` of a TORCS robot module, in its own car or in `car`."""
 
     module: str
-    index: int
+    number: int
     car: str = ""
 
 

@@ -168,7 +168,8 @@ class TorcsEnv(gymnasium.Env):
         side = self._size * self._render_scale
         try:
             return np.frombuffer(self._host.view(), np.uint8).reshape(side, side, 3).copy()
-        except HostError:  # the next step reports it
+        except HostError:
+            self._host.kill()  # the next step reports it
             return np.zeros((side, side, 3), np.uint8)
 
     def close(self) -> None:

@@ -111,7 +111,7 @@ class Host:
             f"track={track}", f"car={car}", f"skill={3 if damage else 0}", f"graphics={int(graphics)}",
             f"traction_control={int(traction_control)}",
             f"height={size[0]}", f"width={size[1]}", f"view_scale={view_scale}", f"parent={os.getpid()}",
-            *(f"opponent={each.module}:{each.index}" + (f":{each.car}" if each.car else "") for each in opponents),
+            *(f"opponent={each.module}:{each.number}" + (f":{each.car}" if each.car else "") for each in opponents),
         ]  # fmt: skip
         self.timeout_seconds = timeout_seconds
         self._size, self._view_scale = size, view_scale
@@ -155,6 +155,10 @@ class Host:
         except OSError:
             return 0
 
+    def kill(self) -> None:
+        """Kill the process, so that the next request fails: after a failure the two are out of step."""
+        self._process.kill()
+
     def close(self) -> None:
         """End the process. May be called more than once."""
         self._end()
@@ -170,7 +174,7 @@ class Host:
         try:
             self._requests.write(request)
         except (OSError, ValueError):  # ValueError: closed
-            raise self._failure("is gone") from None
+            raise self._failure(self._how_it_ended()) from None
         *values, picture_bytes = _REPLY.unpack(self._read(_REPLY.size, self.timeout_seconds))
         return CarState(*values), self._read(picture_bytes, self.timeout_seconds)
 
@@ -181,10 +185,10 @@ class Host:
         deadline = time.monotonic() + timeout_seconds
         while done < size:
             self._wait(deadline, timeout_seconds)
-            got = self._replies.readinto(view[done:])
+            got = os.readv(self._replies.fileno(), [view[done:]])
             if got == 0:
                 raise self._failure(self._how_it_ended())
-            done += got or 0
+            done += got
         return bytes(buffer)
 
     def _wait(self, deadline: float, timeout_seconds: float) -> None:

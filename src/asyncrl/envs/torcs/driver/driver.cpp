@@ -120,29 +120,28 @@ static void send_hello() {
 	write_all(&hello, sizeof hello);
 }
 
-static void send_reply(int scale) {
-	static const std::vector<unsigned char> nothing;
-	const std::vector<unsigned char> &picture = scale ? draw(scale) : nothing;
+static void send_reply(const std::vector<unsigned char> &picture) {
 	Reply reply = {agent_state(), (uint32_t)picture.size()};
 	write_all(&reply, sizeof reply);
 	write_all(picture.data(), picture.size());
 }
 
 static void serve(const Arguments &a) {
+	static const std::vector<unsigned char> nothing;
 	Request request;
 	while (read_all(&request, sizeof request)) {
-		int scale = a.graphics && request.draw ? 1 : 0;
 		if (request.command == 'R') {
 			reset_world(request.start_metres, request.lateral, request.seed);
 		} else if (request.command == 'S') {
 			step_world(request.physics_steps, {request.steer, request.accelerator, request.brake});
 		} else if (request.command == 'V') {
-			scale = a.graphics ? a.view_scale : 0;
+			send_reply(a.graphics && a.view_scale ? draw_view(a.view_scale) : nothing);
+			continue;
 		} else {
 			fprintf(stderr, "torcs-host: unknown request %u\n", request.command);
 			return;
 		}
-		send_reply(scale);
+		send_reply(a.graphics && request.draw ? draw() : nothing);
 	}
 }
 

@@ -8,13 +8,17 @@
 #include <EGL/egl.h>
 #include <EGL/eglext.h>
 #include <GL/gl.h>
-#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <dlfcn.h>
 #include <unistd.h>
 
 static int screen_width, screen_height, viewport_scale = 1;
+static EGLDisplay display;
+static EGLContext context;
+// Two surfaces: Mesa rounds a few pixels differently in a larger one, and what the agent sees
+// must not depend on whether somebody watches.
+static EGLSurface agent_surface, view_surface;
 static std::vector<unsigned char> bottom_up, picture;
 
 // ---- stand-ins --------------------------------------------------------------------------------
@@ -60,12 +64,17 @@ static bool fail(const char *what) {
 	return false;
 }
 
+static EGLSurface make_surface(EGLConfig config, int scale) {
+	EGLint size[] = {EGL_WIDTH, screen_width * scale, EGL_HEIGHT, screen_height * scale, EGL_NONE};
+	return eglCreatePbufferSurface(display, config, size);
+}
+
 bool open_screen(int width, int height, int view_scale) {
 	screen_width = width;
 	screen_height = height;
 	auto get_display = (PFNEGLGETPLATFORMDISPLAYEXTPROC)eglGetProcAddress("eglGetPlatformDisplayEXT");
 	if (!get_display) return fail("no eglGetPlatformDisplayEXT");
-	EGLDisplay display = get_display(EGL_PLATFORM_SURFACELESS_MESA, EGL_DEFAULT_DISPLAY, nullptr);
+	display = get_display(EGL_PLATFORM_SURFACELESS_MESA, EGL_DEFAULT_DISPLAY, nullptr);
 	EGLint major, minor, found = 0;
 	if (!eglInitialize(display, &major, &minor)) return fail("eglInitialize");
 	eglBindAPI(EGL_OPENGL_API);
@@ -73,11 +82,10 @@ bool open_screen(int width, int height, int view_scale) {
 		EGL_GREEN_SIZE, 8, EGL_BLUE_SIZE, 8, EGL_ALPHA_SIZE, 8, EGL_DEPTH_SIZE, 24, EGL_NONE};
 	EGLConfig config;
 	if (!eglChooseConfig(display, wanted, &config, 1, &found) || !found) return fail("eglChooseConfig");
-	int scale = std::max(1, view_scale);
-	EGLint size[] = {EGL_WIDTH, width * scale, EGL_HEIGHT, height * scale, EGL_NONE};
-	EGLSurface surface = eglCreatePbufferSurface(display, config, size);
-	EGLContext context = eglCreateContext(display, config, EGL_NO_CONTEXT, nullptr);
-	if (!eglMakeCurrent(display, surface, surface, context)) return fail("eglMakeCurrent");
+	agent_surface = make_surface(config, 1);
+	if (view_scale) view_surface = make_surface(config, view_scale);
+	context = eglCreateContext(display, config, EGL_NO_CONTEXT, nullptr);
+	if (!eglMakeCurrent(display, agent_surface, agent_surface, context)) return fail("eglMakeCurrent");
 	fprintf(stderr, "torcs-host: drawing with %s\n", glGetString(GL_RENDERER));
 	return true;
 }
@@ -98,7 +106,7 @@ void load_car_models() {
 	keep_graphics_fields();
 }
 
-const std::vector<unsigned char> &draw(int scale) {
+static void draw_scaled(int scale) {
 	int width = screen_width * scale, height = screen_height * scale;
 	size_t row = (size_t)width * 3;
 	bottom_up.resize(row * height);
@@ -110,5 +118,16 @@ const std::vector<unsigned char> &draw(int scale) {
 	glPixelStorei(GL_PACK_ROW_LENGTH, 0);
 	glReadPixels(0, 0, width, height, GL_RGB, GL_UNSIGNED_BYTE, bottom_up.data());
 	for (int y = 0; y < height; y++) memcpy(&picture[y * row], &bottom_up[(height - 1 - y) * row], row);
+}
+
+const std::vector<unsigned char> &draw() {
+	draw_scaled(1);
+	return picture;
+}
+
+const std::vector<unsigned char> &draw_view(int scale) {
+	eglMakeCurrent(display, view_surface, view_surface, context);
+	draw_scaled(scale);
+	eglMakeCurrent(display, agent_surface, agent_surface, context);
 	return picture;
 }

@@ -6,10 +6,11 @@
 #include <string>
 #include <vector>
 
-// Open a surface that holds a picture of width x height and one `view_scale` times as large.
+// Make pictures of width x height and, unless `view_scale` is 0, views that many times as large.
 bool open_screen(int width, int height, int view_scale);
 // Load the graphics module and the track's scene, then (once the race stands) the cars.
 bool load_scene(const std::string &library_folder);
 void load_car_models();
-// Draw the race as it stands; RGB rows from the top, width * scale pixels wide.
-const std::vector<unsigned char> &draw(int scale);
+// Draw the race as it stands, RGB rows from the top: for the agent, or large for people.
+const std::vector<unsigned char> &draw();
+const std::vector<unsigned char> &draw_view(int scale);
