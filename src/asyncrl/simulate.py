@@ -54,7 +54,7 @@ class Simulation:
         self.learners: list[Learner] = []
         self._recorded = None if config.replay is None else recorded_order(config.replay, config.workers)
         self._in_flight: dict[int, tuple[Update, int]] = {}  # by worker: pulled, not pushed; with the updates before
-        self._said: dict[int, Pending] = {}
+        self._said: list[Report] = []
         self._closing = self._era_is_over = False
         self._threads_before = torch.get_num_threads()
 
@@ -140,13 +140,14 @@ class Simulation:
 
     def _push(self, worker: int, update: Update, pulled_updates: int) -> None:
         staleness = self.store.apply(worker, update, pulled_updates)
-        self._said.setdefault(worker, Pending()).add(update, staleness)
+        pending = Pending()
+        pending.add(update, staleness)
+        self._said.append(pending.report(worker))  # one by one: their order must not depend on when we are polled
         if self.store.total(Counter.FRAMES) >= self._end_frames:
             self._closing = True
 
     def _reports(self) -> list[Report]:
-        reports = [pending.report(worker) for worker, pending in sorted(self._said.items())]
-        self._said = {}
+        reports, self._said = self._said, []
         return reports
 
     def _close(self) -> None:
