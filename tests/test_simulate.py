@@ -125,7 +125,7 @@ def test_n_and_n_frames_equal_2n(settings: dict, tmp_path: Path) -> None:
 
 
 def test_frames_in_two_sittings_equal_one_where_no_schedule_depends_on_the_end(tmp_path: Path) -> None:
-    settings = {"checkpoint_frames": 1000, "final_learning_rate": 1.0}
+    settings = {"checkpoint_frames": 1000, "final_learning_rate": 1.0, "final_entropy_cost": 1.0}
     whole = train(tmp_path / "whole", frames=2000, **settings)
     train(tmp_path / "parts", frames=1000, **settings)
     assert_equal(whole, asyncrl.resume(tmp_path / "parts", frames=2000, announce=lambda line: None))

@@ -16,6 +16,8 @@ from asyncrl.networks import InputStatistics
 from asyncrl.simulate import Simulation
 from asyncrl.store import ParameterStore
 
+THREADED_PARAMETERS = 100_000  # between a perceptron's 10,000 and the 2013 network's 700,000
+
 
 def batched(config: Config) -> Config:
     """Return `config` with one worker that has the environments of all.
@@ -35,6 +37,8 @@ def make_batched_worker(
     config: Config, store: ParameterStore, statistics: InputStatistics | None, generation: int
 ) -> Simulation:
     """Return the one worker of a `batched` configuration: a simulation of one, hence as reproducible."""
-    # On a GPU torch's threads would only fight those of the emulators.
-    threads = available_cores() if config.device == "cpu" else 1
+    # A small network gains nothing from threads and loses much where others compute too: each operation waits for the
+    # slowest. On a GPU they would only fight those of the emulators.
+    gains = config.device == "cpu" and store.spec.num_parameters >= THREADED_PARAMETERS
+    threads = available_cores() if gains else 1
     return Simulation(config, store, statistics, generation, threads=threads)
