@@ -68,7 +68,10 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("train", "CartPole-v1", "--algo", "dqn"), "--algo"),
         (("train", "CartPole-v1", "--wrokers", "2"), "did you mean --workers?"),
         (("train", "CartPole-v1", "more"), "more"),
-        (("train", "CartPole-v1", "--preset", "best"), "there is no preset best: fast, paper, paper57, fast-continuous"),
+        (
+            ("train", "CartPole-v1", "--preset", "best"),
+            "there is no preset best: fast, paper, paper57, fast-continuous",
+        ),
         (("train", "CartPole-v1", "--preset", "paper", "--config", "x.toml"), "--preset and --config both say"),
         (("train", "CartPole-v1", "--config", "none.toml"), "cannot read none.toml: No such file"),
         (("train", "CartPole-v1", "--config", "."), "cannot read .: Is a directory"),
@@ -86,7 +89,10 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("resume", "RUN"), "is done with its 3,000 frames: give more with --frames"),
         (("resume", "RUN", "--frames", "2k"), "is done with its 2,000 frames"),
         (("resume", "RUN", "--frames", "1M", "--workers", "0"), "--workers is 0"),
-        (("resume", "RUN", "--frames", "1M", "--env", "Acrobot-v1"), "was trained with env CartPole-v1, not Acrobot-v1"),
+        (
+            ("resume", "RUN", "--frames", "1M", "--env", "Acrobot-v1"),
+            "was trained with env CartPole-v1, not Acrobot-v1",
+        ),
         (("resume", "RUN", "--t-max", "3"), "--t-max"),
         (("eval", "nowhere"), "there is no run or checkpoint at nowhere"),
         (("eval", "there"), "there holds no latest checkpoint"),
