@@ -1,0 +1,429 @@
+"""The trainer and its workers: failures, hangs, restarts, ends, what is kept, that it learns."""
+
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import asyncrl
+from asyncrl import pool
+from asyncrl.checkpoint import find_checkpoint, load_checkpoint, restore_store
+from asyncrl.config import Config
+from asyncrl.errors import UserError
+from asyncrl.evaluator import Evaluation, Evaluator
+from asyncrl.metrics import Gatherer, JsonLines, Progress, json_line, read_json_lines
+from asyncrl.processes import Report, make_context
+from asyncrl.rollout import Episode
+from asyncrl.start import fresh_start
+from asyncrl.store import Counter, ParameterStore, StoreSpec
+from asyncrl.trainer import Trainer
+
+TINY = Config(env="worlds:tiny", workers=2, envs_per_worker=1, frames=4_000, t_max=5)
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # workers begin where their trainer is
+
+
+def train(config: Config, told: list[str] | None = None, **settings) -> asyncrl.Run:
+    told = [] if told is None else told
+    return asyncrl.train(config=config, announce=told.append, run_dir="run", **settings)
+
+
+def make_trainer(config: Config, told: list[str] | None = None) -> Trainer:
+    run_dir = Path("run")
+    (run_dir / "checkpoints").mkdir(parents=True)
+    announce = [].append if told is None else told.append
+    return Trainer(config, run_dir, show=lambda _: None, announce=announce)
+
+
+def run_aside(trainer: Trainer, outcomes: list) -> threading.Thread:
+    """Run a trainer in a thread, so that the test can do things to its workers."""
+
+    def work():
+        try:
+            outcomes.append(trainer.run())
+        except UserError as error:
+            outcomes.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_run_keeps_its_numbers(method):
+    trainer = Trainer(
+        TINY, Path("run"), show=lambda _: None, announce=print, context=multiprocessing.get_context(method)
+    )
+    Path("run/checkpoints").mkdir(parents=True)
+    outcome = trainer.run()
+    progress = outcome.progress
+    assert outcome.reason == "frames" and 4_000 <= progress.frames < 4_100
+    assert progress.steps == progress.frames  # no frames are skipped here
+    assert all(worker.updates > 0 and worker.restarts == 0 for worker in progress.workers)
+    assert sum(worker.frames for worker in progress.workers) == progress.frames
+    # Every episode that was counted is a row, none is lost on the last metres; 4 steps each.
+    episodes = read_json_lines(Path("run/episodes.jsonl"))
+    assert len(episodes) == progress.episodes
+    assert {row["steps"] for row in episodes} == {4} and {row["worker"] for row in episodes} == {0, 1}
+    assert progress.frames - 4 * len(episodes) in range(8)  # unfinished ones of two workers
+    rows = read_json_lines(Path("run/metrics.jsonl"))
+    last = rows[-1]
+    assert last["frames"] == progress.frames and last["updates"] == progress.updates
+    assert sum(sum(row["staleness_histogram"].values()) for row in rows) == progress.updates
+    assert {"policy_loss", "value_loss", "entropy", "gradient_norm"} <= set(last)
+    assert not multiprocessing.active_children()
+
+
+def test_tensorboard_has_the_numbers(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished.path / "tensorboard"))
+    events.Reload()
+    score = events.Scalars("mean_score")[-1]
+    assert score.value == pytest.approx(finished.outcome.progress.mean_score)
+    assert score.step == finished.outcome.progress.frames
+
+
+def test_an_environment_that_raises_once_is_restarted():
+    told = []
+    run = train(dataclasses.replace(TINY, env="worlds:raising_once", frames=6_000), told)
+    assert run.outcome is not None and run.outcome.reason == "frames"
+    assert sum(worker.restarts for worker in run.outcome.progress.workers) == 1
+    (trace,) = [text for text in told if text.startswith("Traceback")]
+    assert "worlds.py" in trace and trace.strip().endswith("RuntimeError: the ball is lost")
+    (line,) = [text for text in told if "starting it again" in text]
+    assert line.endswith("ended with exit code 1: starting it again in 1 s (1 of 5)")
+    assert load_checkpoint(find_checkpoint(run.path)).state["generation"] == 1  # new seeds, also after a resume
+
+
+def test_an_environment_that_always_raises_ends_the_run(monkeypatch):
+    monkeypatch.setattr(pool, "MAX_RESTARTS", 1)
+    told = []
+    with pytest.raises(UserError, match=r"worker . failed 2 times in a row, at last: RuntimeError: the ball is lost"):
+        train(dataclasses.replace(TINY, env="worlds:raising", frames=10**9), told)
+    assert sum(text.startswith("Traceback") for text in told) >= 2
+    state = load_checkpoint(find_checkpoint(Path("run"))).state
+    assert state["frames"] > 0
+    assert read_json_lines(Path("run/metrics.jsonl"))[-1]["frames"] == state["frames"]
+
+
+@pytest.mark.parametrize("env", ["worlds:hanging_once", "worlds:ending_once"])
+def test_a_worker_that_hangs_or_leaves_is_replaced(monkeypatch, env):
+    def show(progress: Progress) -> None:
+        hangs = Path("failed").exists() and progress.workers[0].restarts == 0
+        monkeypatch.setattr(pool, "HANG_SECONDS", 2.0 if hangs else 120.0)  # starting may be slow
+
+    told = []
+    run = train(dataclasses.replace(TINY, env=env, workers=1, frames=2_000), told, show=show)
+    assert run.outcome is not None and run.outcome.reason == "frames"
+    (line,) = [text for text in told if "starting it again" in text]
+    assert ("made no update for 2 s" if "hanging" in env else "ended with exit code 0") in line
+    assert run.outcome.progress.workers[0].restarts == 1
+
+
+def test_a_pause_of_the_trainer_itself_is_no_hang(monkeypatch):
+    # Ctrl-Z stops workers and trainer alike; on `fg` all heartbeats are old.
+    trainer = make_trainer(dataclasses.replace(TINY, workers=1))
+    workers = trainer.pool
+    monkeypatch.setattr(workers, "_receive", lambda timeout: [])
+    monkeypatch.setattr(workers, "_start", lambda worker: None)
+    replaced = []
+    monkeypatch.setattr(workers, "_replace", lambda worker, slot, what: replaced.append(what))
+    workers.slots[0].process = multiprocessing.current_process()  # alive
+    trainer.store.heartbeats[:] = time.monotonic() - 1_000
+    workers._polled = time.monotonic() - 1_000
+    workers.poll(0)
+    assert replaced == []
+    trainer.store.heartbeats[:] = time.monotonic() - 1_000  # the control: the same without a pause is a hang
+    workers.poll(0)
+    assert replaced == ["made no update for 120 s"]
+
+
+def test_a_killed_worker_is_counted_and_the_run_goes_on():
+    told, outcomes = [], []
+    trainer = make_trainer(dataclasses.replace(TINY, frames=10**9), told)
+    thread = run_aside(trainer, outcomes)
+    wait_until(lambda: bool((trainer.store.counters[:2, Counter.UPDATES] > 0).all()))
+    victim = trainer.pool.slots[1].process
+    assert victim is not None and victim.pid is not None
+    os.kill(victim.pid, signal.SIGKILL)
+    wait_until(lambda: trainer.pool.restarts(1) == 1)
+    before = trainer.store.counters[1, Counter.UPDATES]
+    wait_until(lambda: trainer.store.counters[1, Counter.UPDATES] > before)
+    trainer._interrupt()
+    thread.join(60)
+    assert outcomes[0].reason == "interrupted"
+    assert [worker.restarts for worker in outcomes[0].progress.workers] == [0, 1]
+    assert [line for line in told if "starting it again" in line] == [
+        "worker 1 ended with exit code -9: starting it again in 1 s (1 of 5)"
+    ]
+
+
+def test_restarts_back_off_and_long_work_is_forgiven(monkeypatch):
+    told = []
+    workers = make_trainer(dataclasses.replace(TINY, workers=1), told).pool
+    monkeypatch.setattr(pool, "_kill", lambda process: None)
+    slot = workers.slots[0]
+
+    def fail(after: float) -> None:
+        slot.process, slot.start_at = multiprocessing.current_process(), time.monotonic() - after
+        workers._replace(0, slot, "fell")
+
+    for _ in range(5):
+        fail(after=1)
+    assert [line.partition(" in ")[2] for line in told] == [f"{2**i} s ({i + 1} of 5)" for i in range(5)]
+    fail(after=10_000)
+    assert told[-1].endswith("in 1 s (1 of 5)") and workers.restarts(0) == 6
+    for _ in range(4):
+        fail(after=1)
+    with pytest.raises(UserError, match="worker 0 failed 6 times in a row, at last: fell"):
+        fail(after=1)
+
+
+def test_what_workers_cannot_build_ends_the_run_at_once():
+    import gymnasium
+
+    gymnasium.register("tests/OnlyHere-v0", "worlds:Tiny")
+    try:
+        with pytest.raises(UserError, match=r"there is no environment tests/OnlyHere-v0: .*nothing of your script"):
+            train(dataclasses.replace(TINY, env="tests/OnlyHere-v0"))
+    finally:
+        del gymnasium.registry["tests/OnlyHere-v0"]
+
+
+@pytest.mark.parametrize(
+    ("env", "complaint"),
+    [
+        ("worlds:observes_dict", "worlds:observes_dict observes Dict.*: only Box observations are supported"),
+        ("worlds:takes_many", "worlds:takes_many takes MultiDiscrete.*: only Discrete actions are supported"),
+        ("worlds:nothing", "cannot import worlds:nothing"),
+        ("nowhere:tiny", "cannot import nowhere:tiny: No module named 'nowhere'"),
+        ("__main__:make", "__main__:make .* put it into a module"),
+    ],
+)
+def test_what_cannot_be_trained_writes_nothing(env, complaint):
+    with pytest.raises(UserError, match=complaint):
+        train(dataclasses.replace(TINY, env=env))
+    assert not Path("run").exists()
+
+
+def test_time_ends_a_run():
+    run = train(dataclasses.replace(TINY, frames=10**9, max_time=3))
+    assert run.outcome is not None
+    assert run.outcome.reason == "time" and run.outcome.progress.frames < 10**9
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of 4,000 frames to half the learning rate; not to be changed."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    return asyncrl.train(config=TINY, final_learning_rate=0.5, run_dir=run_dir, announce=lambda _: None)
+
+
+def copied(run: asyncrl.Run) -> asyncrl.Run:
+    return dataclasses.replace(run, path=Path(shutil.copytree(run.path, "run", symlinks=True)))
+
+
+def test_resume_goes_on(finished):
+    first = copied(finished)
+    assert first.outcome is not None
+    before = load_checkpoint(find_checkpoint(first.path))
+    rows = [len(first.metrics()), len(first.episodes())]
+    second = asyncrl.resume(first.path, env="worlds:tiny", frames=9_000, workers=3, announce=lambda _: None)
+    assert second.outcome is not None
+    progress, earlier = second.outcome.progress, first.outcome.progress
+    after = load_checkpoint(find_checkpoint(second.path))
+    assert 9_000 <= progress.frames < 9_200 and progress.episodes > earlier.episodes
+    assert progress.updates > earlier.updates and progress.seconds > earlier.seconds
+    # Steps that the shared statistics have seen, all told; the count is raced on like them.
+    assert after.optimizer["ages"][0, 0] == pytest.approx(progress.updates, rel=0.05)
+    assert [len(second.metrics()), len(second.episodes())] > rows
+    assert second.metrics()[: rows[0]] == first.metrics()[: rows[0]]  # appended
+    assert len(second.episodes()) == progress.episodes
+    assert len(progress.workers) == 3 and all(worker.updates > 0 for worker in progress.workers)
+    assert before.state["generation"] < after.state["generation"]  # restarted environments never repeat old seeds
+    assert len(list((second.path / "checkpoints").glob("[0-9]*"))) == 2
+
+
+def test_a_restored_store_is_the_saved_one(finished):
+    checkpoint = load_checkpoint(find_checkpoint(finished.path))
+    config = dataclasses.replace(TINY, frames=8_000, final_learning_rate=0.5)
+    trainer = Trainer(config, Path("run"), show=print, announce=print, checkpoint=checkpoint)
+    saved = torch.cat([checkpoint.parameters[name].reshape(-1) for name, _ in trainer.network.named_parameters()])
+    assert torch.equal(trainer.store.theta, saved)
+    assert torch.equal(trainer.store.statistics, checkpoint.optimizer["statistics"])
+    assert trainer.store.statistics.any()
+    frames = checkpoint.state["frames"]
+    assert trainer.store.total(Counter.FRAMES) == frames
+    # Half-way through the longer schedule, from 1 down to 0.5 of the first learning rate.
+    assert trainer.store.learning_rate() == pytest.approx(config.initial_learning_rate * (1 - 0.5 * frames / 8_000))
+    assert trainer.seconds == pytest.approx(checkpoint.state["seconds"], abs=5)
+
+
+def test_statistics_are_dealt_out_when_the_number_of_workers_changes():
+    run = train(dataclasses.replace(TINY, optimizer="rmsprop"))
+    checkpoint = load_checkpoint(find_checkpoint(run.path))
+    saved = checkpoint.optimizer["statistics"]
+    assert saved.shape[0] == 2 and not torch.equal(saved[0], saved[1])
+    config = dataclasses.replace(TINY, optimizer="rmsprop", workers=3)
+    store = ParameterStore(StoreSpec.of(config, saved.shape[-1]), config)
+    restore_store(store, checkpoint)
+    assert all(torch.equal(store.statistics[i], saved[i % 2]) for i in range(3))
+    assert store.ages[:, 0].tolist() == [checkpoint.optimizer["ages"][i % 2, 0] for i in range(3)]
+
+
+def test_q_methods_resume_with_their_target():
+    config = dataclasses.replace(TINY, algo="one-step-q", target_frames=1_500, epsilon_frames=2_000)
+    run = train(config)
+    checkpoint = load_checkpoint(find_checkpoint(run.path))
+    target = checkpoint.optimizer["target"]
+    assert target.numel() and target.any()
+    trainer = Trainer(
+        dataclasses.replace(config, frames=10**6), run.path, show=print, announce=print, checkpoint=checkpoint
+    )
+    assert torch.equal(trainer.store.target, target)
+    trainer.store._copy_target_at_crossing()  # not due: the run had copied at this epoch
+    assert torch.equal(trainer.store.target, target) and not torch.equal(target, trainer.store.theta)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({}, "is done with its 4,000 frames: give more with --frames"),
+        ({"frames": 3_000}, "is done with its 3,000 frames"),
+        ({"frames": 9_000, "t_max": 3}, "t_max cannot change on resume"),
+        ({"frames": 9_000, "max_time": 1e-3}, "is done with its .* seconds: give more with --max-time"),
+        ({"frames": 9_000, "workers": 0}, "--workers is 0"),
+    ],
+)
+def test_what_cannot_be_resumed(finished, changes, complaint):
+    run = copied(finished)
+    config = (run.path / "config.toml").read_bytes()
+    with pytest.raises(UserError, match=complaint):
+        asyncrl.resume(run.path, env="worlds:tiny", **changes)
+    assert (run.path / "config.toml").read_bytes() == config
+
+
+def test_the_evaluator_plays_the_snapshot_and_tells_failures():
+    config = dataclasses.replace(TINY, eval_episodes=7)
+    start = fresh_start(config)
+    context = make_context()
+    store = ParameterStore(StoreSpec.of(config, sum(p.numel() for p in start.network.parameters())), config, context)
+    evaluator = Evaluator(config, context, start.spaces)
+    evaluator.start(store, start.statistics, 12.0)  # theta = 0: every action is as likely
+    found = _taken(evaluator)
+    assert isinstance(found, Evaluation)
+    assert len(found.scores) == 7 and all(0 <= score <= 4 for score in found.scores) and found.seconds == 12.0
+    assert found.as_row()["evaluated_score"] == pytest.approx(np.mean(found.scores))
+    assert not evaluator.busy
+    evaluator = Evaluator(dataclasses.replace(config, env="worlds:raising", eval_episodes=2_000), context, start.spaces)
+    evaluator.start(store, start.statistics, 0.0)
+    assert _taken(evaluator) == "the evaluation failed: RuntimeError: the ball is lost"
+
+
+def _taken(evaluator: Evaluator) -> Evaluation | str:
+    deadline = time.monotonic() + 60
+    while (found := evaluator.take()) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def test_a_score_ends_a_run():
+    config = dataclasses.replace(TINY, frames=10**9, stop_at_score=3.0, eval_episodes=10, learning_rate=0.01)
+    run = train(config)
+    assert run.outcome is not None and run.outcome.reason == "score"
+    assert run.outcome.evaluation is not None and run.outcome.evaluation.mean >= 3.0
+    evaluations = [row for row in run.metrics() if "evaluated_episodes" in row]
+    assert evaluations[-1]["evaluated_score"] == run.outcome.evaluation.mean
+    with pytest.raises(UserError, match="has reached its score of 3: give a higher one with --stop-at-score"):
+        asyncrl.resume(run.path, env="worlds:tiny")
+
+
+def test_the_best_checkpoint_is_of_the_best_scores(monkeypatch):
+    trainer = make_trainer(TINY)
+    scores = iter([1.0, 3.0, 2.0])
+    for frames in (10, 20, 30):
+        score = next(scores)
+        trainer.gatherer.add(Report(0, episodes=[Episode(0, score, 4, 0.1, False)] * 100))
+        trainer.store.counters[0, Counter.FRAMES] = frames
+        trainer._save()
+    checkpoints = Path("run/checkpoints")
+    assert (checkpoints / "latest").readlink() == Path("30")
+    assert (checkpoints / "best").readlink() == Path("20")
+    assert trainer.gatherer.best_score == 3.0
+
+
+def test_numbers_of_several_reports_are_weighted_by_their_updates():
+    gatherer = Gatherer()
+    gatherer.add(Report(0, 3, {"entropy": 1.0}, {0: 2, 1: 1}, [Episode(0, 5.0, 10, 0.1, False)]))
+    gatherer.add(Report(1, 1, {"entropy": 5.0}, {2: 1}, [Episode(0, -1.0, 20, 0.1, True)]))
+    assert gatherer.stats == {"entropy": 2.0}
+    assert gatherer.mean_staleness == pytest.approx(3 / 4)
+    assert (gatherer.mean_score, gatherer.mean_length) == (2.0, 15.0)
+    assert (gatherer.worker_mean(1), gatherer.worker_mean(2)) == (-1.0, None)
+    assert gatherer.best_score is None  # not before 100 episodes
+    assert gatherer.latest_mean(1) == -1.0 and gatherer.latest_mean(3) is None
+    gatherer.next_interval()
+    assert gatherer.stats == {"entropy": 2.0} and gatherer.mean_score == 2.0  # nothing newer yet
+    gatherer.add(Report(0, 1, {"entropy": 9.0}, {4: 1}))
+    assert gatherer.stats == {"entropy": 9.0} and gatherer.mean_staleness == 4.0
+
+
+def test_json_rows_survive_what_is_not_finite_and_a_crash(tmp_path):
+    assert json_line({"a": float("nan"), "b": -float("inf"), "c": 1.5}) == '{"a": null, "b": null, "c": 1.5}'
+    path = tmp_path / "rows.jsonl"
+    rows = JsonLines(path)
+    rows.write({"n": 1})
+    rows.write({"n": 2})
+    rows.close()
+    path.write_text(path.read_text()[:-4])  # cut short by a crash
+    assert read_json_lines(path) == [{"n": 1}]
+    assert read_json_lines(tmp_path / "none.jsonl") == []
+
+
+CARTPOLE = Config(
+    env="CartPole-v1",
+    workers=2,
+    envs_per_worker=4,
+    t_max=16,
+    optimizer="adam",
+    learning_rate=3e-3,
+    decay=0.999,
+    epsilon=1e-5,
+    entropy_cost=0.005,
+    max_grad_norm=10.0,
+    gae_lambda=0.95,
+)
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_it_learns_cartpole(seed):
+    run = train(dataclasses.replace(CARTPOLE, frames=100_000, seed=seed))
+    scores = [row["score"] for row in run.episodes()]
+    assert np.mean(scores[:50]) < 45  # random play is about 22
+    assert np.mean(scores[-30:]) > 60  # five seeds ended between 102 and 203
+
+
+@pytest.mark.slow
+def test_it_solves_cartpole():
+    run = train(dataclasses.replace(CARTPOLE, frames=600_000, stop_at_score=475, eval_episodes=30))
+    assert np.mean([episode.score for episode in run.agent().evaluate(100, mode="greedy")]) > 475
