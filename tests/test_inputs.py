@@ -166,7 +166,9 @@ def test_a_checkpoint_carries_statistics_and_sums(tmp_path: Path) -> None:
     from asyncrl.checkpoint import encode_space
 
     described = {name: encode_space(s) for name, s in zip(("observation", "action"), start.spaces, strict=True)}
-    path = save_checkpoint(tmp_path, store, network, {"frames": 5, "env": CARTPOLE.env, "spaces": described})
+    state = {"frames": 5, "seconds": 1.0, "env": CARTPOLE.env, "spaces": described, "generation": 0}
+    state |= {"counters": store.counters.tolist(), "best_score": None, "evaluation": None}
+    path = save_checkpoint(tmp_path, store, network, state)
     checkpoint = load_checkpoint(path)
     np.testing.assert_array_equal(checkpoint.optimizer["input_sums"].numpy(), store.inputs.merged())
     restored = restore_network(CARTPOLE, checkpoint)

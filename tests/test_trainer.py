@@ -19,7 +19,7 @@ from asyncrl.checkpoint import find_checkpoint, load_checkpoint, restore_store
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.evaluator import Evaluation, Evaluator
-from asyncrl.metrics import Gatherer, JsonLines, json_line, read_json_lines
+from asyncrl.metrics import Gatherer, JsonLines, Progress, json_line, read_json_lines
 from asyncrl.processes import Report, make_context
 from asyncrl.rollout import Episode
 from asyncrl.start import fresh_start
@@ -84,9 +84,10 @@ def test_a_run_keeps_its_numbers(method):
     assert len(episodes) == progress.episodes
     assert {row["steps"] for row in episodes} == {4} and {row["worker"] for row in episodes} == {0, 1}
     assert progress.frames - 4 * len(episodes) in range(8)  # unfinished ones of two workers
-    last = read_json_lines(Path("run/metrics.jsonl"))[-1]
+    rows = read_json_lines(Path("run/metrics.jsonl"))
+    last = rows[-1]
     assert last["frames"] == progress.frames and last["updates"] == progress.updates
-    assert sum(last["staleness_histogram"].values()) == progress.updates
+    assert sum(sum(row["staleness_histogram"].values()) for row in rows) == progress.updates
     assert {"policy_loss", "value_loss", "entropy", "gradient_norm"} <= set(last)
     assert not multiprocessing.active_children()
 
@@ -126,12 +127,15 @@ def test_an_environment_that_always_raises_ends_the_run(monkeypatch):
 
 @pytest.mark.parametrize("env", ["worlds:hanging_once", "worlds:ending_once"])
 def test_a_worker_that_hangs_or_leaves_is_replaced(monkeypatch, env):
-    monkeypatch.setattr(pool, "HANG_SECONDS", 5.0)
+    def show(progress: Progress) -> None:
+        hangs = Path("failed").exists() and progress.workers[0].restarts == 0
+        monkeypatch.setattr(pool, "HANG_SECONDS", 2.0 if hangs else 120.0)  # starting may be slow
+
     told = []
-    run = train(dataclasses.replace(TINY, env=env, workers=1, frames=2_000), told)
+    run = train(dataclasses.replace(TINY, env=env, workers=1, frames=2_000), told, show=show)
     assert run.outcome is not None and run.outcome.reason == "frames"
     (line,) = [text for text in told if "starting it again" in text]
-    assert ("made no update for 5 s" if "hanging" in env else "ended with exit code 0") in line
+    assert ("made no update for 2 s" if "hanging" in env else "ended with exit code 0") in line
     assert run.outcome.progress.workers[0].restarts == 1
 
 
@@ -379,7 +383,9 @@ def test_numbers_of_several_reports_are_weighted_by_their_updates():
     assert gatherer.best_score is None  # not before 100 episodes
     assert gatherer.latest_mean(1) == -1.0 and gatherer.latest_mean(3) is None
     gatherer.next_interval()
-    assert gatherer.stats == {"entropy": 2.0} and gatherer.mean_score == 2.0
+    assert gatherer.stats == {"entropy": 2.0} and gatherer.mean_score == 2.0  # nothing newer yet
+    gatherer.add(Report(0, 1, {"entropy": 9.0}, {4: 1}))
+    assert gatherer.stats == {"entropy": 9.0} and gatherer.mean_staleness == 4.0
 
 
 def test_json_rows_survive_what_is_not_finite_and_a_crash(tmp_path):
@@ -411,10 +417,10 @@ CARTPOLE = Config(
 
 @pytest.mark.parametrize("seed", [0])
 def test_it_learns_cartpole(seed):
-    run = train(dataclasses.replace(CARTPOLE, frames=60_000, seed=seed))
+    run = train(dataclasses.replace(CARTPOLE, frames=100_000, seed=seed))
     scores = [row["score"] for row in run.episodes()]
-    assert np.mean(scores[:50]) < 60  # random play is about 22
-    assert np.mean(scores[-30:]) > 60
+    assert np.mean(scores[:50]) < 45  # random play is about 22
+    assert np.mean(scores[-30:]) > 60  # five seeds ended between 102 and 203
 
 
 @pytest.mark.slow

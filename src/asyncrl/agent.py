@@ -1,6 +1,7 @@
 """A trained agent in your hands: act, evaluate. Loading one builds no environment and runs nobody's code."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,11 @@ class Agent:
         self.network = network
         self.checkpoint = checkpoint
         self.repeated_env = env
-        self._actions = ActionMap(decode_space(checkpoint.state["spaces"]["action"]))
         self._player: Player | None = None
+
+    @functools.cached_property
+    def _actions(self) -> ActionMap:
+        return ActionMap(decode_space(self.checkpoint.state["spaces"]["action"]))
 
     def act(self, observation: np.ndarray, *, mode: Mode = "sampled") -> int | np.ndarray:
         """Return the environment's action for one observation as it gave it (Atari: uint8 [4, 84, 84]).

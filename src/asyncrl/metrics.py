@@ -47,10 +47,10 @@ class Progress:
     best_score: float | None  # best mean of 100 so far
     learning_rate: float
     staleness: float  # mean over the last interval
-    timeouts: int  # waits of one worker for another that were given up (locked and synchronous updates)
     stats: dict[str, float]  # losses, entropy, gradient norm: means over the last interval
     evaluated_score: float | None
     workers: tuple[WorkerProgress, ...] = ()
+    timeouts: int = 0  # waits of one worker for another that were given up (locked and synchronous updates)
 
     def as_row(self) -> dict[str, Any]:
         """Return what a line of `metrics.jsonl` holds."""

@@ -35,7 +35,7 @@ class Run:
     def agent(self, checkpoint: str = "latest") -> Agent:
         """Return the agent of the "latest" or "best" checkpoint."""
         network: Any = self.config.network
-        handed = network if isinstance(network, Handed) else None
+        handed: Any = network if isinstance(network, Handed) else None
         return load(self.path, checkpoint, env=self.config.env, network=handed)
 
     def metrics(self) -> list[dict[str, Any]]:
