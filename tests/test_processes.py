@@ -18,6 +18,12 @@ PATIENCE_SECONDS = 50.0  # ten times what is promised: machines are busy
 FOREVER = ("--frames", "1G", "--workers", "2", "--envs-per-worker", "2")
 
 
+def heed_signals() -> None:
+    """Undo what `nohup` and a shell's `&` leave ignored in all that they start, such as this test run."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Training:
     """`asyncrl train` in a process group of its own; its output is read as it comes."""
 
@@ -27,7 +33,13 @@ class Training:
         self.out, self.err = folder / "out", folder / "err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
-                command, stdout=out, stderr=err, cwd=folder, env=environment(), start_new_session=True
+                command,
+                stdout=out,
+                stderr=err,
+                cwd=folder,
+                env=environment(),
+                start_new_session=True,
+                preexec_fn=heed_signals,  # noqa: PLW1509  (two system calls, nothing that a lock could stop)
             )
 
     def wait_for_frames(self) -> None:
