@@ -37,7 +37,7 @@ def test_worker_processes_solve_catch_under_each_discipline(settings: dict, tmp_
 
 @pytest.mark.parametrize(
     "settings",
-    [{"schedule": "simulated", "workers": 16, "frames": 60_000}, {"algo": "a2c", "learning_rate": 1e-2}],
+    [{"schedule": "simulated", "workers": 16, "envs_per_worker": 1}, {"algo": "a2c", "learning_rate": 1e-2}],
     ids=["simulated", "a2c"],
 )
 def test_workers_in_one_process_solve_catch(settings: dict, tmp_path: Path) -> None:
