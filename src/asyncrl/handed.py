@@ -42,6 +42,7 @@ class Handed(str):
 
 
 def _unpack(pickled: bytes) -> Handed:
+    # Safe: the bytes come from the process that started this one, over its pipe, never from a file.
     return Handed(cloudpickle.loads(pickled))
 
 
