@@ -16,7 +16,18 @@ SOURCE = Path(asyncrl.__file__).parent
 FLOORS = {
     "words": ["errors", "quantities", "machine", "handed"],
     "0 maths": ["returns", "losses", "policies", "inputs", "optim", "exploration"],
-    "1 nouns": ["checks", "config", "torsos", "networks", "disciplines", "store", "envs", "presets", "config_file"],
+    "1 nouns": [
+        "checks",
+        "config",
+        "tape",
+        "torsos",
+        "networks",
+        "disciplines",
+        "store",
+        "envs",
+        "presets",
+        "config_file",
+    ],
     "2 one worker": ["rollout", "algorithms", "worker", "evaluate"],
     "3 many workers": [
         "checkpoint",

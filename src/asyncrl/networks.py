@@ -17,6 +17,7 @@ from asyncrl.errors import UserError
 from asyncrl.handed import is_handed, require_function
 from asyncrl.inputs import InputStatistics
 from asyncrl.policies import Policy, PolicyHead, policy_head
+from asyncrl.tape import Tape
 from asyncrl.torsos import (
     LSTM,
     Convolutions,
@@ -42,6 +43,7 @@ __all__ = [
     "PolicyValue",
     "QNetwork",
     "SeparateActorCritic",
+    "attach_tapes_",
     "flat_gradient",
     "flatten_parameters_",
     "initialize_orthogonal_",
@@ -220,6 +222,16 @@ def flatten_parameters_(network: nn.Module) -> Tensor:
     for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         parameter.data = piece.view_as(parameter)
     return flat
+
+
+def attach_tapes_(network: nn.Module) -> list[Tape]:
+    """Give every torso of convolutions in `network` a tape; return them. Other torsos cost too little to be taped."""
+    tapes = []
+    for module in network.modules():
+        if isinstance(module, Convolutions):
+            module.tape = Tape()
+            tapes.append(module.tape)
+    return tapes
 
 
 def set_input_statistics_(network: nn.Module, statistics: InputStatistics) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
+from asyncrl.tape import PlayedConvolution, PlayedLinear, Tape
 
 CoreState = tuple[Tensor, ...]  # () without recurrence, else (hidden [B, N], cell [B, N])
 CLIP = 10.0  # deviations
@@ -102,6 +103,34 @@ class Convolutions(nn.Sequential):
         modules += [nn.Flatten(), nn.Linear(channels * height * width, hidden), nn.ReLU()]
         super().__init__(*modules)
         self.out_features = hidden
+        self.tape: Tape | None = None  # of whoever acts and learns with this network
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.tape is not None and self.tape.is_playing and torch.is_grad_enabled():
+            return self._play(input, self.tape.play(len(input)))
+        if self.tape is not None and self.tape.is_recording:
+            return self._record(input, self.tape)
+        return super().forward(input)
+
+    def _record(self, inputs: Tensor, tape: Tape) -> Tensor:
+        layers = []
+        for module in self:
+            inputs = module(inputs)
+            if isinstance(module, nn.ReLU):
+                layers.append(inputs)
+        tape.record(layers)
+        return inputs
+
+    def _play(self, inputs: Tensor, layers: list[Tensor]) -> Tensor:
+        played = iter(layers)
+        for module in self:
+            if isinstance(module, nn.Conv2d):
+                inputs = PlayedConvolution.apply(inputs, module.weight, module.bias, next(played), module.stride)
+            elif isinstance(module, nn.Linear):
+                inputs = PlayedLinear.apply(inputs, module.weight, module.bias, next(played))
+            elif isinstance(module, nn.Flatten):
+                inputs = module(inputs)
+        return inputs
 
 
 def conv2013(shape: tuple[int, ...]) -> Convolutions:

@@ -16,6 +16,7 @@ from asyncrl.inputs import InputStatistics, statistics_of, sums_of
 from asyncrl.networks import (
     CoreState,
     Network,
+    attach_tapes_,
     flat_gradient,
     flatten_parameters_,
     make_network,
@@ -24,6 +25,7 @@ from asyncrl.networks import (
 from asyncrl.optim import clip_global_norm_
 from asyncrl.rollout import Episode, Rollout, WorkerState, collect_rollout, start_worker_state
 from asyncrl.store import Counter, ParameterStore
+from asyncrl.tape import Tape, playing, recording
 from asyncrl.torsos import is_image
 
 
@@ -67,7 +69,7 @@ class Learner:
         self.measures = config.standardize_inputs and not is_image(envs.observation_space)
         self.target: Network | None = None
         if shared is not None:
-            self.network, self.snapshot = shared.network, shared.snapshot
+            self.network, self.snapshot, self.tapes = shared.network, shared.snapshot, shared.tapes
             self.target, self.target_snapshot = shared.target, shared.target_snapshot
         else:
             self._make_networks(envs, statistics)
@@ -82,6 +84,8 @@ class Learner:
         spaces = envs.observation_space, envs.action_space
         self.network: Network = make_network(self.config, *spaces, statistics).to(self.device)
         self.snapshot = flatten_parameters_(self.network)  # [P], theta'
+        # Where an action is kept for the next rollout (Sarsa) it was chosen by the parameters of the last.
+        self.tapes: list[Tape] = [] if self.algorithm.keeps_next_action else attach_tapes_(self.network)
         self.target_snapshot = torch.empty(0)
         if self.algorithm.uses_target:
             self.target = make_network(self.config, *spaces, statistics).to(self.device)
@@ -109,7 +113,8 @@ class Learner:
 
     def act(self, observations: Tensor, resets: Tensor, state: CoreState) -> tuple[Tensor, CoreState]:
         """Choose actions [B] for observations [B, ...]; return them and the core's state after."""
-        outputs, state = self.network(observations.to(self.device)[None], resets.to(self.device)[None], state)
+        with recording(self.tapes):
+            outputs, state = self.network(observations.to(self.device)[None], resets.to(self.device)[None], state)
         return self.algorithm.choose(_moved(outputs, "cpu"), self.epsilons, self.state.generator), state
 
     def evaluate(self, observations: Tensor, state: CoreState) -> Tensor:
@@ -138,9 +143,12 @@ def _on_device(rollout: Rollout, device: torch.device) -> Rollout:
 def compute_update(learner: Learner) -> Update:
     """Do one pass of Algorithm S3's loop under the present snapshot: act for t_max steps, return the gradient."""
     config, algorithm, worker = learner.config, learner.algorithm, learner.state
+    for tape in learner.tapes:
+        tape.rewind()
     rollout = collect_rollout(config, worker, learner.act, learner.evaluate, algorithm.keeps_next_action)
     rollout = _on_device(rollout, learner.device)
-    loss, stats = algorithm.loss(learner.network, learner.target, rollout, config, learner.done)
+    with playing(learner.tapes):
+        loss, stats = algorithm.loss(learner.network, learner.target, rollout, config, learner.done)
     gradient = flat_gradient(loss, learner.network).cpu()
     stats["gradient_norm"] = clip_global_norm_(gradient, config.max_grad_norm)
     steps = rollout.rewards.numel()
