@@ -9,7 +9,7 @@ pytest.importorskip("ale_py")
 
 from asyncrl.config import Config
 from asyncrl.envs import Environments, Step, make_envs
-from asyncrl.envs.atari import AtariEnvironments, rom_name
+from asyncrl.envs.atari import AtariEnvironments, AtariMirror, rom_name
 
 NOOP, FIRE = 0, 1
 Open = Callable[..., AtariEnvironments]
@@ -143,6 +143,17 @@ def test_equal_seeds_repeat_also_with_sticky_actions(open_game: Open) -> None:
         first = frames(one, seed=3)
         assert np.array_equal(first, frames(other, seed=3))
         assert not np.array_equal(first, frames(other, seed=4))
+
+
+def test_every_seed_that_a_user_may_give_serves_every_number_of_games(open_game: Open) -> None:
+    """ale-py seeds game i with the first seed + i and wants all of them below 2**31: the next one is 0."""
+    last = 2**31 - 1
+    envs, zero, mirror = open_game("pong", 3), open_game("pong", 2), AtariMirror("ALE/Pong-v5", sticky=False, seed=last)
+    observations = envs.reset(seed=last)
+    np.testing.assert_array_equal(observations, envs.reset(seed=last))
+    np.testing.assert_array_equal(observations[1:], zero.reset(seed=0))
+    assert mirror.picture(None).any()
+    mirror.close()
 
 
 def test_no_ops_vary_with_the_seed_and_sticky_actions_are_off_unless_asked_for(open_game: Open) -> None:

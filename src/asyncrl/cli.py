@@ -156,7 +156,7 @@ class EvalArguments:
     sticky: bool = False
     # The checkpoint to play.
     checkpoint: Literal["latest", "best"] = "latest"
-    # Of environments and draws.
+    # Of environments and draws, 0 to 2147483647.
     seed: int = 0
     # Repeats the run's environment, if that is an import path.
     env: str | None = None
@@ -219,7 +219,7 @@ class RecordArguments:
     greedy: bool = False
     # The checkpoint to play.
     checkpoint: Literal["latest", "best"] = "latest"
-    # Of environment and draws.
+    # Of environment and draws, 0 to 2147483647.
     seed: int = 0
     # Repeats the run's environment, if that is an import path.
     env: str | None = None

@@ -45,7 +45,8 @@ class Config:
     # Where the settings start from: fast (least wall-clock time), paper (supplement 8) or paper57 (section 5.1);
     # for continuous actions the first two mean fast-continuous and paper-continuous (supplement 9).
     preset: PresetName = "fast"
-    # Seed of everything random. Several workers race, so equal seeds give equal runs only with one worker.
+    # Seed of everything random, 0 to 2147483647. Several workers race, so equal seeds give equal runs only with one
+    # worker.
     seed: int = 0
 
     # Actor-learner processes.

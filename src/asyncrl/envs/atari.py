@@ -53,7 +53,7 @@ class AtariEnvironments(Environments):
         self._lives = np.zeros(num_envs, np.int32)
 
     def reset(self, seed: int | None = None) -> np.ndarray:
-        observations, info = self._env.reset(seed=seed)
+        observations, info = self._env.reset(seed=None if seed is None else _seeds(seed, self.num_envs))
         self._lives = info["lives"]
         self._steps[:] = 0
         return observations
@@ -92,12 +92,17 @@ class AtariMirror:
 
     def picture(self, actions: np.ndarray | None) -> np.ndarray:
         """Take `actions` [1], or reset where they are None, and return the frame [210, 160, 3]."""
-        observations = self._env.reset(seed=self._seed)[0] if actions is None else self._env.step(actions)[0]
+        observations = self._env.reset(seed=_seeds(self._seed, 1))[0] if actions is None else self._env.step(actions)[0]
         return observations[0, 0]
 
     def close(self) -> None:
         """End the emulator."""
         self._env.close()
+
+
+def _seeds(first: int, count: int) -> np.ndarray:
+    """Return `count` seeds from `first` on, as ale-py takes them: the first after 2**31 - 1 is 0."""
+    return (first + np.arange(count)) % 2**31
 
 
 def _make_vector(rom: str, num_envs: int, sticky: bool, **how: Any) -> Any:
