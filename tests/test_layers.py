@@ -30,6 +30,7 @@ FLOORS = {
     ],
     "2 one worker": ["rollout", "algorithms", "worker", "evaluate"],
     "3 many workers": [
+        "lock",
         "checkpoint",
         "start",
         "orders",

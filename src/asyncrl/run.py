@@ -1,9 +1,10 @@
 """A run: its folder, and training into it. `train` and `resume` are the whole Python interface to learning."""
 
+import contextlib
 import dataclasses
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from asyncrl.config_file import read_config, write_config
 from asyncrl.display import make_display
 from asyncrl.errors import UserError
 from asyncrl.handed import Handed, hand_over
+from asyncrl.lock import holding
 from asyncrl.metrics import Progress, read_json_lines
 from asyncrl.presets import preset_for
 from asyncrl.trainer import Outcome, Trainer
@@ -106,15 +108,15 @@ def resume(
     Raises:
         UserError: if there is nothing to resume or a setting may not change.
     """
-    config, run_dir, checkpoint = _open(Path(path), env, settings, network)
-    return _train(config, run_dir, checkpoint, show, announce)
+    with _opened(Path(path), env, settings, network) as (config, run_dir, checkpoint):
+        return _train(config, run_dir, checkpoint, show, announce)
 
 
 def new_run_dir(config: Config) -> Path:
     """Return the folder a run will have, which must not exist yet."""
     if config.run_dir is not None:
         if config.run_dir.exists():
-            raise UserError(f"{config.run_dir} exists: choose another --run-dir, or resume it with asyncrl resume")
+            raise _exists(config.run_dir)
         return config.run_dir
     name = f"{config.algo}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path("runs") / config.env.replace("/", "-").replace(":", "-")
@@ -140,18 +142,28 @@ def start_run(config: Config, *, as_json: bool = False) -> Run:
 
 def resume_run(path: Path, env: str | None, changes: dict[str, Any], *, as_json: bool = False) -> Run:
     """Go on with a run while showing it on this terminal: what `asyncrl resume` does."""
-    config, run_dir, checkpoint = _open(path, env, changes)
-    with make_display(config, run_dir, as_json=as_json) as display:
+    with (
+        _opened(path, env, changes) as (config, run_dir, checkpoint),
+        make_display(config, run_dir, as_json=as_json) as display,
+    ):
         return _train(config, run_dir, checkpoint, display.show, display.announce)
 
 
-def _open(
+@contextlib.contextmanager
+def _opened(
     path: Path, env: str | Callable[..., Any] | None, changes: dict[str, Any], network: Callable[..., Any] | None = None
-) -> tuple[Config, Path, Checkpoint]:
-    """Return configuration, folder and checkpoint of a run that is to go on, with `changes`."""
-    checkpoint = load_checkpoint(find_checkpoint(path))
-    run_dir = checkpoint.path.parent.parent
+) -> Iterator[tuple[Config, Path, Checkpoint]]:
+    """Hold a run that is to go on; yield its configuration with `changes`, its folder and its checkpoint."""
+    run_dir = find_checkpoint(path).parent.parent
     config = repeat(read_config(run_dir / "config.toml"), env, network)
+    # Held before it is read: who trains there now may be about to write a newer checkpoint.
+    with holding(run_dir):
+        checkpoint = load_checkpoint(find_checkpoint(path))
+        yield _changed(config, run_dir, checkpoint, env, changes), run_dir, checkpoint
+
+
+def _changed(config: Config, run_dir: Path, checkpoint: Checkpoint, env: object, changes: dict[str, Any]) -> Config:
+    """Return `config` with what a resume may change, if there is something left to do."""
     require_repeated(config.env, config.env if env is not None else None)
     fixed = sorted(set(changes) - _MAY_CHANGE)
     if fixed:
@@ -159,7 +171,7 @@ def _open(
     config = dataclasses.replace(config, **changes, run_dir=run_dir)
     if end := _end(config, checkpoint.state):
         raise UserError(f"{run_dir} {end}")
-    return config, run_dir, checkpoint
+    return config
 
 
 def _end(config: Config, state: dict[str, Any]) -> str | None:
@@ -177,13 +189,31 @@ def _end(config: Config, state: dict[str, Any]) -> str | None:
 def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: Show, announce: Announce) -> Run:
     # The trainer finds every mistake before it is asked to run: nothing is written before that.
     trainer = Trainer(config, run_dir, show=show, announce=announce, checkpoint=checkpoint)
+    with _prepared(run_dir) if checkpoint is None else contextlib.nullcontext():
+        try:
+            write_config(run_dir / "config.toml", config, {**versions(), "git_revision": git_revision()})
+        except OSError as error:
+            raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
+        announce(f"{config.env}: {config.workers} workers x {config.envs_per_worker} environments, into {run_dir}")
+        return Run(run_dir, config, trainer.run())
+
+
+@contextlib.contextmanager
+def _prepared(run_dir: Path) -> Iterator[None]:
+    """Make the folder of a new run, which must still not exist, and hold it."""
     try:
-        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_config(run_dir / "config.toml", config, {**versions(), "git_revision": git_revision()})
+        run_dir.mkdir(parents=True)
+        (run_dir / "checkpoints").mkdir()
+    except FileExistsError:
+        raise _exists(run_dir) from None
     except OSError as error:
         raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
-    announce(f"{config.env}: {config.workers} workers x {config.envs_per_worker} environments, into {run_dir}")
-    return Run(run_dir, config, trainer.run())
+    with holding(run_dir):
+        yield
+
+
+def _exists(run_dir: Path) -> UserError:
+    return UserError(f"{run_dir} exists: choose another --run-dir, or resume it with asyncrl resume")
 
 
 def git_revision() -> str:

@@ -1,0 +1,83 @@
+"""One training at a time in a run's folder, however the one before ended."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import asyncrl
+from asyncrl import lock, run
+from asyncrl.cli import main
+from asyncrl.errors import UserError
+from asyncrl.lock import holding
+
+TINY = {"env": "asyncrl/Catch-v0", "schedule": "simulated", "workers": 1, "envs_per_worker": 1, "run_dir": "run"}
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_second_training_in_the_same_folder_is_refused_while_the_first_goes_on(capsys):
+    told = []
+
+    def announce(line: str) -> None:
+        """Be called while a training runs: whatever comes now is the second."""
+        before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+        assert main(["resume", "run", "--frames", "1M"]) == 2
+        told.append(capsys.readouterr().err)
+        assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+
+    asyncrl.train(**TINY, frames=200, announce=lambda line: None)
+    asyncrl.resume("run", frames=400, announce=announce)
+    where, who = Path("run").absolute(), os.getpid()
+    assert told == [f"asyncrl: {where} is being trained by process {who}: wait for its end, or stop it first\n"]
+    asyncrl.resume("run", frames=600, announce=lambda line: None)  # it has ended
+
+
+def test_a_new_run_is_held_too():
+    def announce(line: str) -> None:
+        with pytest.raises(UserError, match="is being trained by process"), holding(Path("run")):
+            pass
+
+    asyncrl.train(**TINY, frames=200, announce=announce)
+
+
+def test_of_two_new_runs_of_one_name_the_second_is_refused(monkeypatch):
+    """Both found the name free; in between, the one has made the folder."""
+    monkeypatch.setattr(run, "new_run_dir", lambda config: Path("run"))
+    asyncrl.train(**TINY, frames=200, announce=lambda line: None)
+    with pytest.raises(UserError, match="run exists: choose another --run-dir"):
+        asyncrl.train(**TINY, frames=200)
+
+
+def test_a_killed_process_leaves_no_lock():
+    code = "import asyncrl.lock as l, pathlib\nwith l.holding(pathlib.Path()): print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=f"is being trained by process {process.pid}:"), holding(Path()):
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+    with holding(Path()):
+        assert Path(".lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_file_system_without_locks_is_no_obstacle(monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", fail)
+    with holding(Path()):
+        pass
+
+
+def test_where_nothing_can_be_written(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"cannot write to .*nowhere: No such file or directory"),
+        holding(Path("nowhere")),
+    ):
+        pass
