@@ -16,7 +16,7 @@ import asyncrl
 from asyncrl.config import Config
 from asyncrl.config_file import read_config, write_config
 from asyncrl.envs import make_envs
-from asyncrl.envs.make import make_rendering_envs
+from asyncrl.envs.make import make_filmed_env
 from asyncrl.errors import UserError
 from asyncrl.handed import Handed
 from asyncrl.networks import make_network
@@ -92,7 +92,7 @@ def test_lambdas_partials_and_classes_may_make_environments() -> None:
 
 
 def test_render_mode_is_for_functions_that_take_it() -> None:
-    assert make_rendering_envs(Config(env=Tiny)).render().shape == (40, 60, 3)  # type: ignore[arg-type]
+    assert make_filmed_env(Config(env=Tiny)).picture().shape == (40, 60, 3)  # type: ignore[arg-type]
     assert make_envs(Config(env=lambda: Tiny("rgb_array")), 1).num_envs == 1  # type: ignore[arg-type]
 
 

@@ -43,9 +43,9 @@ def test_an_episode_is_filmed_from_start_to_end(tmp_path):
     episode = record(agent, tmp_path / "out.mp4", seed=1)
     about, frames = read(tmp_path / "out.mp4")
     assert [p.name for p in tmp_path.iterdir()] == ["out.mp4"]
-    assert len(frames) == episode.steps == 4  # the first picture, and one after each step but the last
+    assert episode.steps == 4 and len(frames) == 5  # the first picture, and one after each step, the last included
     assert about["fps"] == 30 and about["size"] == (660, 440)  # 40 x 60, enlarged by a whole factor
-    assert [round(float(frame.mean()) / 60) for frame in frames] == [0, 1, 2, 3]
+    assert [round(float(frame.mean()) / 60) for frame in frames] == [0, 1, 2, 3, 4]
     assert record(agent, tmp_path / "again.mp4", seed=1) == episode
 
 
@@ -53,6 +53,13 @@ def test_a_world_without_pictures_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
     with pytest.raises(UserError, match="there is no picture to film: pygame is not installed"):
         record(make_agent("CartPole-v1"), tmp_path / "out.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("env", ["worlds:renders_none", "asyncrl/MemoryChain-v0"])
+def test_a_world_that_renders_nothing_is_told(tmp_path, env):
+    with pytest.raises(UserError, match=r"there is no picture to film: \w"):
+        record(make_agent(env, env), tmp_path / "out.mp4")
     assert list(tmp_path.iterdir()) == []
 
 

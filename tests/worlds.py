@@ -81,6 +81,12 @@ def talkative() -> gymnasium.Env:
     return Tiny()
 
 
+def renders_none() -> gymnasium.Env:
+    env = Tiny()
+    env.render = lambda: None  # type: ignore[method-assign]
+    return env
+
+
 def observes_dict() -> gymnasium.Env:
     env = Tiny()
     env.observation_space = spaces.Dict({"x": env.observation_space})

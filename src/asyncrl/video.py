@@ -13,7 +13,7 @@ from asyncrl.agent import Agent
 from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
 from asyncrl.envs.atari import FRAMES_PER_STEP, AtariMirror
-from asyncrl.envs.make import is_atari, make_rendering_envs
+from asyncrl.envs.make import is_atari, make_filmed_env
 from asyncrl.errors import UserError
 from asyncrl.evaluate import Mode, Player
 from asyncrl.rollout import Episode
@@ -68,7 +68,7 @@ def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) 
     try:
         first = stage.picture(None)
     except (gymnasium.error.Error, ImportError, NotImplementedError) as error:
-        raise UserError(f"there is no picture to film: {str(error).splitlines()[0]}") from error
+        raise UserError(f"there is no picture to film: {(str(error) or 'it renders none').splitlines()[0]}") from error
     score, steps, truncated = 0.0, 0, False
     with _writer(path, first, stage.frames_per_second) as write:
         write(first)
@@ -77,9 +77,9 @@ def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) 
             step = stage.envs.step(actions)
             observations, score, steps = step.observations, score + float(step.rewards[0]), steps + 1
             truncated = bool(step.truncated[0])
+            write(stage.picture(actions))
             if step.terminated[0] or truncated:
                 break
-            write(stage.picture(actions))
     return Episode(0, score, steps, 0.0, truncated)
 
 
@@ -88,8 +88,8 @@ def _make_stage(config: Config, seed: int) -> _Stage:
         envs = make_envs(config, 1)
         mirror = AtariMirror(config.env, sticky=config.sticky, seed=seed)
         return _Stage(envs, mirror.picture, 60 // FRAMES_PER_STEP, mirror.close)
-    envs = make_rendering_envs(config)
-    return _Stage(envs, lambda _: envs.render(), envs.render_frames_per_second, envs.close)
+    envs = make_filmed_env(config)
+    return _Stage(envs, lambda _: envs.picture(), envs.render_frames_per_second, envs.close)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from asyncrl.config import Config
 from asyncrl.envs.atari import AtariEnvironments, rom_name
 from asyncrl.envs.base import Environments
 from asyncrl.envs.registration import register_envs
-from asyncrl.envs.vector import GymnasiumEnvironments
+from asyncrl.envs.vector import FilmedEnvironment, GymnasiumEnvironments
 from asyncrl.errors import UserError
 from asyncrl.handed import is_handed, require_function
 from asyncrl.machine import available_cores
@@ -34,9 +34,9 @@ def make_envs(config: Config, num_envs: int) -> Environments:
     return GymnasiumEnvironments(_environment_maker(config.env), num_envs)
 
 
-def make_rendering_envs(config: Config) -> GymnasiumEnvironments:
-    """Build one environment of `config.env` that can render pictures."""
-    return GymnasiumEnvironments(_environment_maker(config.env, render_mode="rgb_array"), 1)
+def make_filmed_env(config: Config) -> FilmedEnvironment:
+    """Build one environment of `config.env` that shows itself."""
+    return FilmedEnvironment(_environment_maker(config.env, render_mode="rgb_array"))
 
 
 def is_atari(env: str) -> bool:

@@ -1,6 +1,7 @@
 """Any Gymnasium environment behind our interface, stepped one after the other in the worker's process."""
 
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -48,11 +49,40 @@ class GymnasiumEnvironments(Environments):
     def close(self) -> None:
         self._env.close()
 
-    def render(self) -> np.ndarray:
-        """Return a picture [H, W, 3] of the first environment; it must have been made with render_mode="rgb_array"."""
-        return np.asarray(self._env.envs[0].render())
+
+class FilmedEnvironment(GymnasiumEnvironments):
+    """One environment that shows itself, also as an episode ended.
+
+    Args:
+        make: builds it, able to render arrays.
+    """
+
+    def __init__(self, make: Callable[[], gymnasium.Env]) -> None:
+        self._film = _Film(make())
+        super().__init__(lambda: self._film, 1)
+
+    def picture(self) -> np.ndarray:
+        """Return the picture [H, W, 3] after the last step, or at the start."""
+        return self._film.render() if self._film.last is None else self._film.last
 
     @property
     def render_frames_per_second(self) -> int:
         """Pictures per second at which the environment looks natural."""
-        return int(self._env.envs[0].metadata.get("render_fps", 30))
+        return int(self._film.metadata.get("render_fps", 30))
+
+
+class _Film(gymnasium.Wrapper):
+    """Takes a picture after each step: where the episode ended, the next one begins before anybody could ask."""
+
+    last: np.ndarray | None = None
+
+    def step(self, action: Any) -> Any:
+        result = super().step(action)
+        self.last = self.render()
+        return result
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        picture = np.asarray(super().render())
+        if picture.ndim != 3:
+            raise NotImplementedError("the environment renders no arrays of colours")
+        return picture
