@@ -30,7 +30,7 @@ from oracles import (
     zero_state,
 )
 
-from asyncrl.algorithms import ALGORITHMS, sample_policy
+from asyncrl.algorithms import ALGORITHMS, n_step_q_loss, sample_policy
 from asyncrl.config import Config
 from asyncrl.networks import PolicyValue
 from asyncrl.policies import Categorical
@@ -191,6 +191,23 @@ def test_sarsa_takes_first_the_action_it_has_learned_from(monkeypatch: pytest.Mo
     actions = learner.state.envs.actions
     assert np.array_equal(actions[T_MAX], kept)
     assert actions[T_MAX + 1][0] == (kept[0] + 1) % NUM_ACTIONS
+
+
+@pytest.mark.parametrize("core", ["ff", "lstm"])
+def test_n_step_q_unrolls_its_target_only_where_it_remembers(monkeypatch: pytest.MonkeyPatch, core: str) -> None:
+    config = dataclasses.replace(BASE, algo=N_STEP_Q, core=core)
+    learner = make_learner(config, random_script(T_MAX, 4, seed=0), monkeypatch)
+    assert learner.target is not None
+    rollouts: list[tuple] = []
+    algorithm = dataclasses.replace(learner.algorithm, loss=lambda *args: rollouts.append(args) or n_step_q_loss(*args))
+    learner.algorithm, lengths = algorithm, []
+    learner.target.register_forward_pre_hook(lambda _, inputs: lengths.append(len(inputs[0])))
+    compute_update(learner)
+    assert (T_MAX in lengths) is (core == "lstm")
+    network, target, rollout, _, done = rollouts[0]
+    loss, _ = n_step_q_loss(network, target, rollout, config, done)
+    unrolled, _ = n_step_q_loss(network, target, rollout, dataclasses.replace(config, core="lstm"), done)
+    assert torch.equal(loss, unrolled)
 
 
 def test_generalised_advantages_reduce_to_the_papers_at_lambda_one(monkeypatch: pytest.MonkeyPatch) -> None:

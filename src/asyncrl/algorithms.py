@@ -102,7 +102,9 @@ def n_step_q_loss(
     network: QNetwork, target: QNetwork, rollout: Rollout, config: Config, done: float
 ) -> tuple[Tensor, Stats]:
     """Return the loss of asynchronous n-step Q-learning (Algorithm S2): R bootstraps from max_a Q(s_T, a; theta-)."""
-    _, state = _target_outputs(target, rollout, len(rollout.rewards))
+    state = rollout.core_state
+    if config.is_recurrent:  # only then does what came before matter to the last observation's value
+        _, state = _target_outputs(target, rollout, len(rollout.rewards))
     bootstrap = next_values(target, rollout, state, greedy_values)
     targets = n_step_returns(rollout.rewards, rollout.discounts, rollout.cuts, bootstrap)
     return _q_loss(network, rollout, targets)
