@@ -1,8 +1,5 @@
 """What all tests share."""
 
-from collections.abc import Iterator
-
-import pytest
 import torch
 from hypothesis import settings
 
@@ -12,10 +9,3 @@ register_envs()
 torch.set_num_threads(1)  # as workers do; equal sums everywhere
 settings.register_profile("asyncrl", deadline=None)  # a busy machine is no failure
 settings.load_profile("asyncrl")
-
-
-@pytest.fixture(autouse=True)
-def denormals() -> Iterator[None]:
-    """Trainings in this process flush denormals, which hypothesis does not forgive."""
-    yield
-    torch.set_flush_denormal(False)

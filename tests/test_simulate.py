@@ -15,7 +15,7 @@ from asyncrl.errors import UserError
 from asyncrl.networks import flatten_parameters_, make_network
 from asyncrl.orders import RECORD, Event, drawn_order, record_file, recorded_order, rounds, staleness_of
 from asyncrl.run import Run
-from asyncrl.simulate import Simulation
+from asyncrl.simulate import Simulation, flushes_denormals
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 
 CATCH = {"env": "asyncrl/Catch-v0", "frames": 2000, "workers": 3, "envs_per_worker": 2, "learning_rate": 3e-3}
@@ -64,6 +64,22 @@ def test_staleness_of_hand_made_interleavings_is_what_the_store_counts() -> None
         (2, {3: 1}),
     ]
     simulation.stop()
+
+
+@pytest.mark.parametrize("flushes", [False, True])
+def test_a_training_leaves_the_callers_arithmetic_as_it_was(tmp_path: Path, flushes: bool) -> None:
+    torch.set_flush_denormal(flushes)
+    try:
+        train(tmp_path / "run", frames=200)
+        assert flushes_denormals() is flushes
+        assert (np.float32(1e-39) * np.float32(0.5) == 0) == flushes  # NumPy's too
+        simulation = make_simulation()
+        simulation.start()
+        assert flushes_denormals()
+        simulation.stop()
+        assert flushes_denormals() is flushes
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_an_update_is_the_gradient_at_its_pull_and_not_at_its_push() -> None:

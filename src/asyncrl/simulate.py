@@ -56,10 +56,11 @@ class Simulation:
         self._in_flight: dict[int, tuple[Update, int]] = {}  # by worker: pulled, not pushed; with the updates before
         self._said: list[Report] = []
         self._closing = self._era_is_over = False
-        self._threads_before = torch.get_num_threads()
+        self._before = (torch.get_num_threads(), flushes_denormals())
 
     def start(self) -> None:
-        """Build all environments."""
+        """Build all environments. Until `stop` this thread flushes denormals and torch has `threads`, as workers do."""
+        self._before = (torch.get_num_threads(), flushes_denormals())
         torch.set_num_threads(self.threads)
         torch.set_flush_denormal(True)
         self._begin_era()
@@ -77,10 +78,14 @@ class Simulation:
     def stop(self) -> list[Report]:
         """Push what was pulled and release everything; return what there is to report."""
         self._closing = True
-        while self.learners and not self._era_is_over:
-            self._advance()
-        self._close()
-        torch.set_num_threads(self._threads_before)
+        try:
+            while self.learners and not self._era_is_over:
+                self._advance()
+            self._close()
+        finally:
+            threads, flushes = self._before
+            torch.set_num_threads(threads)
+            torch.set_flush_denormal(flushes)
         return self._reports()
 
     def wants_checkpoint(self, seconds: float, is_best: bool) -> bool:
@@ -154,3 +159,9 @@ class Simulation:
         for learner in self.learners:
             learner.close()
         self.learners = []
+
+
+def flushes_denormals() -> bool:
+    """Return whether this thread takes numbers too small for full precision as 0, which torch can set but not tell."""
+    tiny = torch.tensor(torch.finfo(torch.float32).tiny)
+    return bool(tiny / 2 == 0)
