@@ -9,10 +9,10 @@ import torch
 from gymnasium import spaces
 from worlds import Picture
 
-from asyncrl.checkpoint import load_checkpoint, restore_network, save_checkpoint
+from asyncrl.checkpoint import encode_space, input_statistics, load_checkpoint, restore_network, save_checkpoint
 from asyncrl.config import Config
 from asyncrl.envs.vector import GymnasiumEnvironments
-from asyncrl.inputs import SharedSums, statistics_of, sums_of
+from asyncrl.inputs import InputStatistics, SharedSums, statistics_of, sums_of
 from asyncrl.networks import flatten_parameters_, make_network, set_input_statistics_
 from asyncrl.start import RANDOM_ENVS, RANDOM_STEPS, fresh_start, measure_inputs
 from asyncrl.store import ParameterStore, StoreSpec
@@ -163,8 +163,6 @@ def test_a_checkpoint_carries_statistics_and_sums(tmp_path: Path) -> None:
     network = start.network
     flatten_parameters_(network)
     set_input_statistics_(network, statistics_of(store.inputs.merged()))
-    from asyncrl.checkpoint import encode_space
-
     described = {name: encode_space(s) for name, s in zip(("observation", "action"), start.spaces, strict=True)}
     state = {"frames": 5, "seconds": 1.0, "env": CARTPOLE.env, "spaces": described, "generation": 0}
     state |= {"counters": store.counters.tolist(), "best_score": None, "evaluation": None}
@@ -176,3 +174,37 @@ def test_a_checkpoint_carries_statistics_and_sums(tmp_path: Path) -> None:
     no_resets = torch.zeros(3, 2, dtype=torch.bool)
     torch.testing.assert_close(restored(observations, no_resets, ())[0], network(observations, no_resets, ())[0])
     learner.close()
+
+
+def saved(tmp_path: Path, config: Config, space: spaces.Box, statistics: InputStatistics | None) -> tuple:
+    """Return a network, and the checkpoint that a training of it would leave."""
+    network = make_network(config, space, spaces.Discrete(2), statistics)
+    store = ParameterStore(StoreSpec.of(config, flatten_parameters_(network).numel()), config)
+    described = {"observation": encode_space(space), "action": encode_space(spaces.Discrete(2))}
+    state = {"frames": 5, "seconds": 1.0, "env": config.env, "spaces": described, "generation": 0}
+    state |= {"counters": store.counters.tolist(), "best_score": None, "evaluation": None}
+    return network, load_checkpoint(save_checkpoint(tmp_path, store, network, state))
+
+
+def test_a_resumed_worker_has_the_saved_network_to_the_last_bit(tmp_path: Path) -> None:
+    config, space = Config(standardize_inputs=True), spaces.Box(0, 255, (1, 12, 12), np.uint8)
+    for deviation in np.random.default_rng(0).uniform(1e-3, 100, 200).astype(np.float32):
+        statistics = InputStatistics(np.float32(7) + np.zeros(space.shape, np.float32), np.array(deviation))
+        network, checkpoint = saved(tmp_path, config, space, statistics)
+        resumed = make_network(config, space, spaces.Discrete(2), input_statistics(config, checkpoint))
+        assert torch.equal(resumed.trunk.inputs.mean, network.trunk.inputs.mean)
+        assert torch.equal(resumed.trunk.inputs.scale, network.trunk.inputs.scale)
+
+
+def test_inputs_that_are_left_alone_stay_so_after_a_resume(tmp_path: Path) -> None:
+    config, space = Config(standardize_inputs=False), spaces.Box(-np.inf, np.inf, (D,), np.float32)
+    network, checkpoint = saved(tmp_path, config, space, None)
+    observations = 1e3 * torch.ones(1, 1, D)  # beyond what standardised vectors are clipped to
+    no_resets = torch.zeros(1, 1, dtype=torch.bool)
+    for resumed in (
+        restore_network(config, checkpoint),
+        make_network(config, space, spaces.Discrete(2), input_statistics(config, checkpoint)),
+    ):
+        resumed.load_state_dict(network.state_dict())
+        ours, theirs = (net(observations, no_resets, ())[0].values for net in (resumed, network))
+        assert torch.equal(ours, theirs)

@@ -150,7 +150,7 @@ def restore_network(config: Config, checkpoint: Checkpoint) -> Network:
     """
     spaces_ = checkpoint.state.get("spaces", {})
     observation, action = (decode_space(spaces_.get(name)) for name in ("observation", "action"))
-    network = make_network(config, observation, action, _input_statistics(checkpoint))
+    network = make_network(config, observation, action, input_statistics(config, checkpoint))
     own = {name: tensor.shape for name, tensor in network.state_dict().items()}
     theirs = {name: tensor.shape for name, tensor in checkpoint.parameters.items()}
     if checkpoint.state.get("env") != config.env or own != theirs:
@@ -162,9 +162,13 @@ def restore_network(config: Config, checkpoint: Checkpoint) -> Network:
     return network
 
 
-def _input_statistics(checkpoint: Checkpoint) -> InputStatistics | None:
+def input_statistics(config: Config, checkpoint: Checkpoint) -> InputStatistics | None:
+    """Return the statistics that the checkpoint's network has for its inputs, or None where it leaves them alone."""
     mean, scale = (checkpoint.parameters.get(f"trunk.inputs.{name}") for name in ("mean", "scale"))
-    return None if mean is None or scale is None else InputStatistics(mean.numpy(), 1 / scale.numpy())
+    if mean is None or scale is None or not config.standardize_inputs:
+        return None
+    # The network will invert this again. No bit is lost: 1 / (1 / (1 / x)) is 1 / x in floating point too.
+    return InputStatistics(mean.numpy(), 1 / scale.numpy())
 
 
 def restore_store(store: ParameterStore, checkpoint: Checkpoint) -> None:

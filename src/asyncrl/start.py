@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from asyncrl.checkpoint import Checkpoint, restore_network
+from asyncrl.checkpoint import Checkpoint, input_statistics, restore_network
 from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
 from asyncrl.envs.actions import ActionMap
@@ -46,8 +46,7 @@ def restored_start(config: Config, checkpoint: Checkpoint) -> Start:
     envs = make_envs(config, 1)
     try:
         network = restore_network(config, checkpoint)
-        inputs = network.trunk.inputs
-        statistics = InputStatistics(inputs.mean.numpy(), 1 / inputs.scale.numpy())
+        statistics = input_statistics(config, checkpoint)
         sums = checkpoint.optimizer.get("input_sums")
         return Start(
             (envs.observation_space, envs.action_space), network, statistics, None if sums is None else sums.numpy()
