@@ -84,6 +84,12 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("train", "CartPole-v1", "--network", "conv2013"), "--network conv2013 wants images"),
         (("train", "Pendulum-v1", "--algo", "one-step-q"), "wants Discrete"),
         (("train", "Blackjack-v1"), "only Box observations are supported"),
+        (("train", "worlds:takes_many"), "worlds:takes_many takes Tuple"),
+        (("train", "worlds:unbuildable"), "worlds:unbuildable cannot be made: RuntimeError: the court is closed ("),
+        (
+            ("train", "worlds:broken"),
+            "worlds:broken failed in random play, before the training: RuntimeError: the ball is lost (",
+        ),
         (("resume",), "resume what? Name a run"),
         (("resume", "nowhere"), "there is no run or checkpoint at nowhere"),
         (("resume", "RUN"), "is done with its 3,000 frames: give more with --frames"),
@@ -231,6 +237,28 @@ def test_options_override_a_file(capsys):
     assert main(args) == 0
     text = Path("run/config.toml").read_text()
     assert 'env = "CartPole-v1"' in text and "frames = 1000" in text and "workers = 1" in text
+
+
+def test_an_environment_that_fails_in_an_evaluation_is_told_in_one_line(capsys, monkeypatch):
+    args = (
+        "--frames",
+        "200",
+        "--schedule",
+        "simulated",
+        "--workers",
+        "1",
+        "--envs-per-worker",
+        "1",
+        "--run-dir",
+        "run",
+    )
+    assert main(("train", "worlds:tiny", *args)) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("worlds.Tiny.step", lambda *_: 1 / 0)
+    assert main(("eval", "run", "--env", "worlds:tiny")) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("asyncrl: worlds:tiny failed: ZeroDivisionError: division by zero (")
+    assert said.count("\n") == 1
 
 
 def test_eval_tells_the_score_in_words(finished, capsys):

@@ -59,6 +59,21 @@ def tiny(render_mode: str | None = None) -> gymnasium.Env:
     return Tiny(render_mode)
 
 
+def unbuildable() -> gymnasium.Env:
+    raise RuntimeError("the court\nis closed")
+
+
+class Broken(Tiny):
+    """Raises in its first step."""
+
+    def step(self, action):
+        _raise()
+
+
+def broken() -> gymnasium.Env:
+    return Broken()
+
+
 def raising() -> gymnasium.Env:
     return Failing(_raise, once=False)
 

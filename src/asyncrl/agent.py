@@ -13,6 +13,7 @@ from asyncrl.checkpoint import Checkpoint, decode_space, find_checkpoint, load_c
 from asyncrl.config import Config
 from asyncrl.config_file import read_config
 from asyncrl.envs.actions import ActionMap
+from asyncrl.errors import blaming
 from asyncrl.evaluate import Mode, Player, evaluate
 from asyncrl.networks import Network
 from asyncrl.rollout import Episode
@@ -65,10 +66,14 @@ class Agent:
             mode: "sampled" from the policy (Q methods: epsilon 0.01) or "greedy".
             seed: of environments and draws.
             sticky: sticky actions; None keeps the run's setting.
+
+        Raises:
+            UserError: if the environment cannot be made or fails.
         """
         require_repeated(self.config.env, self.repeated_env)
         config = self.config if sticky is None else dataclasses.replace(self.config, sticky=sticky)
-        return evaluate(config, self.network, episodes=episodes, mode=mode, seed=seed)
+        with blaming(f"{config.env} failed"):
+            return evaluate(config, self.network, episodes=episodes, mode=mode, seed=seed)
 
 
 def load(

@@ -1,5 +1,26 @@
 """The one exception for mistakes a user can mend."""
 
+import contextlib
+import traceback
+from collections.abc import Iterator
+
 
 class UserError(Exception):
     """A mistake in what the user asked: one line saying what is wrong and what to do. The command line exits with 2."""
+
+
+@contextlib.contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Turn whatever the code of others raises meanwhile into one line: `what`, the exception, and where it was raised.
+
+    Raises:
+        UserError: instead of any other exception, which is its cause.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        told = " ".join(traceback.format_exception_only(error)[-1].split())
+        raise UserError(f"{what}: {told} ({where.filename}, line {where.lineno})") from error

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from gymnasium import spaces
 
 from asyncrl.config import Config, PresetName
-from asyncrl.envs import make_envs
-from asyncrl.envs.make import is_atari
+from asyncrl.envs.make import is_atari, opened_envs
 from asyncrl.machine import available_cores
 
 
@@ -112,9 +111,6 @@ def preset_for(name: PresetName, env: str | None) -> Config:
 
 
 def _is_continuous(env: str) -> bool:
-    with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
-        envs = make_envs(Config(env=env), 1)
-        try:
-            return isinstance(envs.action_space, spaces.Box)
-        finally:
-            envs.close()
+    # What the environment prints is no output of ours.
+    with contextlib.redirect_stdout(sys.stderr), opened_envs(Config(env=env), 1) as envs:
+        return isinstance(envs.action_space, spaces.Box)

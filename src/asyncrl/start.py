@@ -7,8 +7,10 @@ from gymnasium import spaces
 
 from asyncrl.checkpoint import Checkpoint, input_statistics, restore_network
 from asyncrl.config import Config
-from asyncrl.envs import Environments, make_envs
+from asyncrl.envs import Environments
 from asyncrl.envs.actions import ActionMap
+from asyncrl.envs.make import opened_envs
+from asyncrl.errors import blaming
 from asyncrl.inputs import InputStatistics, statistics_of, sums_of
 from asyncrl.networks import Network, make_network
 from asyncrl.torsos import is_image
@@ -31,28 +33,25 @@ def fresh_start(config: Config) -> Start:
 
     Any mistake in the environment's name shows here, before a process is started.
     """
-    envs = make_envs(config, RANDOM_ENVS if config.standardize_inputs else 1)
-    try:
-        measurable = config.standardize_inputs and isinstance(envs.observation_space, spaces.Box)
-        statistics, sums = measure_inputs(envs, config.seed) if measurable else (None, None)
-        network = make_network(config, envs.observation_space, envs.action_space, statistics)
-        return Start((envs.observation_space, envs.action_space), network, statistics, sums)
-    finally:
-        envs.close()
+    with opened_envs(config, RANDOM_ENVS if config.standardize_inputs else 1) as envs:
+        spaces_, statistics, sums = (envs.observation_space, envs.action_space), None, None
+        network = make_network(config, *spaces_)
+        if config.standardize_inputs:
+            with blaming(f"{config.env} failed in random play, before the training"):
+                statistics, sums = measure_inputs(envs, config.seed)
+            network = make_network(config, *spaces_, statistics)
+        return Start(spaces_, network, statistics, sums)
 
 
 def restored_start(config: Config, checkpoint: Checkpoint) -> Start:
     """Go on from a checkpoint, with the statistics it was trained with."""
-    envs = make_envs(config, 1)
-    try:
+    with opened_envs(config, 1) as envs:
         network = restore_network(config, checkpoint)
         statistics = input_statistics(config, checkpoint)
         sums = checkpoint.optimizer.get("input_sums")
         return Start(
             (envs.observation_space, envs.action_space), network, statistics, None if sums is None else sums.numpy()
         )
-    finally:
-        envs.close()
 
 
 def measure_inputs(envs: Environments, seed: int) -> tuple[InputStatistics, np.ndarray | None]:

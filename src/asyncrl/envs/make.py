@@ -1,11 +1,12 @@
 """From the name of a world to its environments."""
 
+import contextlib
 import difflib
 import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -15,7 +16,7 @@ from asyncrl.envs.atari import AtariEnvironments, rom_name
 from asyncrl.envs.base import Environments
 from asyncrl.envs.registration import register_envs
 from asyncrl.envs.vector import FilmedEnvironment, GymnasiumEnvironments
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, blaming
 from asyncrl.handed import is_handed, require_function
 from asyncrl.machine import available_cores
 
@@ -32,6 +33,21 @@ def make_envs(config: Config, num_envs: int) -> Environments:
     if config.sticky:
         raise UserError(f"--sticky is for Atari games, but {config.env} is none")
     return GymnasiumEnvironments(_environment_maker(config.env), num_envs)
+
+
+@contextlib.contextmanager
+def opened_envs(config: Config, num_envs: int) -> Iterator[Environments]:
+    """Build environments for a short while; here their own exceptions are mistakes of the user too.
+
+    Raises:
+        UserError: if they cannot be built.
+    """
+    with blaming(f"{config.env} cannot be made"):
+        envs = make_envs(config, num_envs)
+    try:
+        yield envs
+    finally:
+        envs.close()
 
 
 def make_filmed_env(config: Config) -> FilmedEnvironment:
