@@ -18,11 +18,9 @@ from asyncrl import pool
 from asyncrl.checkpoint import find_checkpoint, load_checkpoint, restore_store
 from asyncrl.config import Config
 from asyncrl.errors import UserError
-from asyncrl.evaluator import Evaluation, Evaluator
 from asyncrl.metrics import Gatherer, JsonLines, Progress, json_line, read_json_lines
-from asyncrl.processes import Report, make_context
+from asyncrl.processes import Report
 from asyncrl.rollout import Episode
-from asyncrl.start import fresh_start
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 from asyncrl.trainer import Trainer
 
@@ -320,31 +318,6 @@ def test_what_cannot_be_resumed(finished, changes, complaint):
     with pytest.raises(UserError, match=complaint):
         asyncrl.resume(run.path, env="worlds:tiny", **changes)
     assert (run.path / "config.toml").read_bytes() == config
-
-
-def test_the_evaluator_plays_the_snapshot_and_tells_failures():
-    config = dataclasses.replace(TINY, eval_episodes=7)
-    start = fresh_start(config)
-    context = make_context()
-    store = ParameterStore(StoreSpec.of(config, sum(p.numel() for p in start.network.parameters())), config, context)
-    evaluator = Evaluator(config, context, start.spaces)
-    evaluator.start(store, start.statistics, 12.0)  # theta = 0: every action is as likely
-    found = _taken(evaluator)
-    assert isinstance(found, Evaluation)
-    assert len(found.scores) == 7 and all(0 <= score <= 4 for score in found.scores) and found.seconds == 12.0
-    assert found.as_row()["evaluated_score"] == pytest.approx(np.mean(found.scores))
-    assert not evaluator.busy
-    evaluator = Evaluator(dataclasses.replace(config, env="worlds:raising", eval_episodes=2_000), context, start.spaces)
-    evaluator.start(store, start.statistics, 0.0)
-    assert _taken(evaluator) == "the evaluation failed: RuntimeError: the ball is lost"
-
-
-def _taken(evaluator: Evaluator) -> Evaluation | str:
-    deadline = time.monotonic() + 60
-    while (found := evaluator.take()) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return found
 
 
 def test_a_score_ends_a_run():

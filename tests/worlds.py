@@ -74,6 +74,17 @@ def broken() -> gymnasium.Env:
     return Broken()
 
 
+class Hanging(Tiny):
+    """Never answers in its first step."""
+
+    def step(self, action):
+        time.sleep(3600)
+
+
+def hangs() -> gymnasium.Env:
+    return Hanging()
+
+
 def raising() -> gymnasium.Env:
     return Failing(_raise, once=False)
 

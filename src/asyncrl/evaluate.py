@@ -1,5 +1,6 @@
 """Play whole episodes with frozen parameters, as an evaluation protocol: full games, raw scores, no learning."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -60,7 +61,13 @@ class Player:
 
 
 def evaluate(
-    config: Config, network: Network, *, episodes: int, mode: Mode = "sampled", seed: int = 0
+    config: Config,
+    network: Network,
+    *,
+    episodes: int,
+    mode: Mode = "sampled",
+    seed: int = 0,
+    beat: Callable[[], None] = lambda: None,
 ) -> list[Episode]:
     """Play `episodes` full episodes and return them.
 
@@ -72,11 +79,12 @@ def evaluate(
         episodes: how many, at least 1.
         mode: see `Player`.
         seed: of environments and draws.
+        beat: called after every step.
     """
     num_envs = min(episodes, _MAX_ENVS)
     envs = make_envs(config, num_envs)
     try:
-        return _play(envs, Player(config, network, num_envs, mode, seed), _shares(episodes, num_envs), seed)
+        return _play(envs, Player(config, network, num_envs, mode, seed), _shares(episodes, num_envs), seed, beat)
     finally:
         envs.close()
 
@@ -85,12 +93,13 @@ def _shares(episodes: int, num_envs: int) -> np.ndarray:
     return np.array([episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)])
 
 
-def _play(envs: Environments, player: Player, wanted: np.ndarray, seed: int) -> list[Episode]:
+def _play(envs: Environments, player: Player, wanted: np.ndarray, seed: int, beat: Callable[[], None]) -> list[Episode]:
     observations = envs.reset(seed=seed)
     scores, steps = np.zeros(envs.num_envs), np.zeros(envs.num_envs, int)
     finished: list[Episode] = []
     while (wanted > 0).any():
         step = envs.step(player.act(observations))
+        beat()
         observations = step.observations
         scores += step.rewards
         steps += 1

@@ -2,6 +2,7 @@
 
 import statistics as stats
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -18,6 +19,12 @@ from asyncrl.inputs import InputStatistics
 from asyncrl.networks import flatten_parameters_, make_network
 from asyncrl.processes import last_line, prepare_process, start_process
 from asyncrl.store import Counter, ParameterStore
+
+MAX_FAILURES = 5  # in a row, after which there are no more evaluations
+PAUSE_SECONDS = 15.0  # after the first failure; each time twice as long
+HANG_SECONDS = 600.0  # without a step, environments being built included: a machine may be very busy
+BEAT_SECONDS = 5.0  # between two signs of life
+STALL_SECONDS = 10.0  # between two looks of the trainer: it was stopped itself (Ctrl-Z), and the evaluation with it
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,10 @@ class Evaluation:
 
 
 class Evaluator:
-    """At most one evaluation at a time; the trainer starts it, takes what it found, and stops it."""
+    """At most one evaluation at a time; the trainer starts it, takes what it found, and stops it.
+
+    One that fails or hangs is announced and tried again after a pause, but not for ever: training does not need it.
+    """
 
     def __init__(self, config: Config, context: BaseContext, spaces_: tuple[spaces.Space, spaces.Space]) -> None:
         self.config, self.context, self.spaces = config, context, spaces_
@@ -61,11 +71,14 @@ class Evaluator:
         self._pipe: Connection | None = None
         self._moment = (0, 0.0)  # frames and seconds at the snapshot
         self._count = 0
+        self._failures = 0  # in a row
+        self._next = 0.0  # monotonic seconds before which nothing is tried again
+        self._heard = self._looked = 0.0  # when it last gave a sign of life, and when we last looked for one
 
     @property
-    def busy(self) -> bool:
-        """Whether an evaluation runs."""
-        return self._process is not None
+    def ready(self) -> bool:
+        """Whether an evaluation may start: none runs, and the last one has not failed just now, or too often."""
+        return self._process is None and self._failures < MAX_FAILURES and time.monotonic() >= self._next
 
     def start(self, store: ParameterStore, statistics: InputStatistics | None, seconds: float) -> None:
         """Evaluate the parameters as they are now."""
@@ -75,21 +88,47 @@ class Evaluator:
         args = (self.config, self.spaces, statistics, store.theta.numpy().copy(), self._count, theirs)
         self._process = start_process(self.context, run_evaluation, args, "asyncrl-evaluator")
         theirs.close()
+        self._heard = self._looked = time.monotonic()
 
     def take(self) -> Evaluation | str | None:
-        """Return a finished evaluation, or the line of an error, or None if there is nothing yet."""
-        if self._pipe is None or self._process is None:
+        """Return a finished evaluation, or a line that says what went wrong, or None if there is nothing yet."""
+        result = self._receive()
+        if result is None:
             return None
-        if not self._pipe.poll() and self._process.is_alive():
-            return None
-        try:
-            result = self._pipe.recv()
-        except EOFError:
-            result = f"the evaluation ended with exit code {self._process.exitcode}"
         self.stop()
         if isinstance(result, str):
-            return result
+            return self._failed(result)
+        self._failures = 0
         return Evaluation(tuple(result), *self._moment)
+
+    def _receive(self) -> list[float] | str | None:
+        """Return scores, or what went wrong, or None while the evaluation goes on."""
+        if self._pipe is None or self._process is None:
+            return None
+        now = time.monotonic()
+        if now - self._looked > STALL_SECONDS:
+            self._heard = now
+        self._looked = now
+        alive = self._process.is_alive()  # asked first: who has ended has said all
+        try:
+            while self._pipe.poll():
+                if (result := self._pipe.recv()) is not None:
+                    return result
+                self._heard = now
+        except (EOFError, OSError):
+            alive = False
+        if not alive:
+            self._process.join(1.0)  # for its exit code
+            return f"the evaluation ended with exit code {self._process.exitcode}"
+        return f"the evaluation made no step for {HANG_SECONDS:.0f} s" if now - self._heard > HANG_SECONDS else None
+
+    def _failed(self, line: str) -> str:
+        self._failures += 1
+        if self._failures >= MAX_FAILURES:
+            return f"{line}: {self._failures} failures in a row, the training goes on without evaluations"
+        pause = PAUSE_SECONDS * 2 ** (self._failures - 1)
+        self._next = time.monotonic() + pause
+        return f"{line}: trying again in {pause:.0f} s ({self._failures} of {MAX_FAILURES})"
 
     def stop(self) -> None:
         """End a running evaluation."""
@@ -108,13 +147,21 @@ def run_evaluation(
     count: int,
     pipe: Connection,
 ) -> None:
-    """Be an evaluator process: play, send the scores or an error's line, end."""
+    """Be an evaluator process: play, give signs of life (None), send the scores or an error's line, end."""
     prepare_process()
+    sent = time.monotonic()
+
+    def beat() -> None:
+        nonlocal sent
+        if time.monotonic() - sent > BEAT_SECONDS:
+            pipe.send(None)
+            sent = time.monotonic()
+
     try:
         network = make_network(config, *spaces_, statistics)
         flatten_parameters_(network).numpy()[:] = parameters
         seed = int(np.random.SeedSequence(config.seed, spawn_key=(10_000, count)).generate_state(1)[0] >> 1)
-        episodes = evaluate(config, network, episodes=config.eval_episodes, seed=seed)
+        episodes = evaluate(config, network, episodes=config.eval_episodes, seed=seed, beat=beat)
         pipe.send([episode.score for episode in episodes])
     except BrokenPipeError:
         sys.exit(1)

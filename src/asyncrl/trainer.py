@@ -147,7 +147,7 @@ class Trainer:
                 self._save()
                 saved = now
             due = self.config.eval_every is not None and now - evaluated >= self.config.eval_every
-            if (due or self._is_promising()) and not self.evaluator.busy:
+            if (due or self._is_promising()) and self.evaluator.ready:
                 evaluated = now
                 self.evaluator.start(self.store, self._freeze_inputs(), self.seconds)
             self._take_evaluation()
