@@ -24,7 +24,8 @@ def rmsprop_step_(
         epsilon: added inside the root.
     """
     mean_square.mul_(decay).addcmul_(gradient, gradient, value=1 - decay)
-    theta.addcmul_(gradient, (mean_square + epsilon).rsqrt_(), value=-learning_rate)  # a sixth of the time less than / sqrt
+    # One operation for the reciprocal root: a sixth of the whole step's time less than a root and a division.
+    theta.addcmul_(gradient, (mean_square + epsilon).rsqrt_(), value=-learning_rate)
 
 
 def momentum_sgd_step_(

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,7 +53,9 @@ def opened_envs(config: Config, num_envs: int) -> Iterator[Environments]:
 
 def make_filmed_env(config: Config) -> FilmedEnvironment:
     """Build one environment of `config.env` that shows itself."""
-    return FilmedEnvironment(_environment_maker(config.env, render_mode="rgb_array"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Gymnasium's, of worlds without pictures: filming them ends in one line anyway
+        return FilmedEnvironment(_environment_maker(config.env, render_mode="rgb_array"))
 
 
 def is_atari(env: str) -> bool:
