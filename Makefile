@@ -2,12 +2,12 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help install train test check format bench clean
+.PHONY: help install train test check format bench bench-compare bench-peers bench-needs clean
 
 help: ## Show this list
 	@echo "asyncrl: asynchronous reinforcement learning on CPUs"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  ARGS=...         passed on, as in: make train ARGS=\"--frames 1000000\""
 	@echo "  PYTHON=...       the interpreter to install with (python3)"
@@ -33,11 +33,19 @@ format: install ## Format the code, and mend what the linter can mend
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-bench: install ## Measure training speed beside Stable-Baselines3 and this machine's limits (10 minutes)
-	@$(BIN)/python -c 'import cv2, stable_baselines3' 2>/dev/null || $(BIN)/python -m pip --disable-pip-version-check \
-		install -q -c constraints.txt --no-build-isolation -e '.[bench]'
+bench: bench-needs ## Measure training speed beside Stable-Baselines3 and this machine's limits (10 minutes)
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
+bench-compare: bench-needs ## Measure, and fail if a ratio is worse than the stored one by more than the spread
+	$(BIN)/python benchmarks/bench.py --compare $(ARGS)
+
+bench-peers: install ## Measure beside every library people would pick instead (2 hours, 6 GB of their environments)
+	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python benchmarks/bench_peers.py $(ARGS)
+
+bench-needs: install
+	@$(BIN)/python -c 'import cv2, stable_baselines3' 2>/dev/null || $(BIN)/python -m pip --disable-pip-version-check \
+		install -q -c constraints.txt --no-build-isolation -e '.[bench]'
+
 clean: ## Delete .venv, build products and caches; runs/ stays
-	rm -rf .venv .venv-discarded build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-discarded benchmarks/.peers build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -27,11 +27,16 @@ def main() -> None:
     """Train, measure, print."""
     parser = window_arguments(__doc__ or "")
     parser.add_argument("--preset", default="fast", choices=list(PRESETS))
+    parser.add_argument("--network", default="auto")
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--envs-per-worker", type=int, required=True)
     args = parser.parse_args()
     config = dataclasses.replace(
-        PRESETS[args.preset](), env=args.env, workers=args.workers, envs_per_worker=args.envs_per_worker
+        PRESETS[args.preset](),
+        env=args.env,
+        network=args.network,
+        workers=args.workers,
+        envs_per_worker=args.envs_per_worker,
     )
     window = Window(args.warmup, args.seconds, args.started)
     with tempfile.TemporaryDirectory() as folder:

@@ -3,15 +3,29 @@
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 from net_pass import PASSES
 
 from asyncrl.machine import available_cores
 from asyncrl.presets import fast_preset
 
-if TYPE_CHECKING:
-    from bench import Arguments
+HERE = Path(__file__).parent
+CEILINGS = ("environments", "network")  # groups that rank by processor time, the least first
+
+
+class Settings(Protocol):
+    """What every benchmark lets one choose."""
+
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def warmup(self) -> float: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def envs_per_worker(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -22,34 +36,45 @@ class Contender:
     group: str
     command: tuple[str, ...]
     variables: tuple[tuple[str, str], ...] = ()  # of its environment
+    failure: str | None = None  # why it cannot even be started
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables to run it with."""
         return {**os.environ, **dict(self.variables)}
 
 
-def make_contenders(args: "Arguments") -> list[Contender]:
-    """Return asyncrl, its peers and the ceilings."""
-    return [*_asyncrl(args), *_sb3(args), *_ceilings(args)]
+def make_contenders(args: Settings, env: str) -> list[Contender]:
+    """Return asyncrl, Stable-Baselines3 and the ceilings."""
+    ours = asyncrl_contender("asyncrl", "asyncrl", args, env, "auto", "fast", args.workers, args.envs_per_worker)
+    return [ours, *_sb3(args, env), *make_ceilings(args, env)]
 
 
-def _asyncrl(args: "Arguments") -> list[Contender]:
-    options = ("--workers", str(args.workers), "--envs-per-worker", str(args.envs_per_worker))
-    return [Contender("asyncrl", "asyncrl", _command(args, "asyncrl_train.py", 1.0, *options))]
+def asyncrl_contender(
+    name: str, group: str, args: Settings, env: str, network: str, preset: str, workers: int, batch: int
+) -> Contender:
+    """Return our trainer with `workers` of `batch` environments each."""
+    options = ("--preset", preset, "--network", network, "--workers", str(workers), "--envs-per-worker", str(batch))
+    return Contender(name, group, _command(args, env, "asyncrl_train.py", *options))
 
 
-def _sb3(args: "Arguments") -> list[Contender]:
+def peer_variables(threads: int) -> tuple[tuple[str, str], ...]:
+    """Return the environment variables of a script of `peers/`: torch threads, and where it finds the meter and us."""
+    return ("OMP_NUM_THREADS", str(threads)), ("PYTHONPATH", os.pathsep.join(map(str, (HERE, HERE.parent / "src"))))
+
+
+def _sb3(args: Settings, env: str) -> list[Contender]:
     contenders = []
-    for vector in ("dummy", "subproc"):
+    for engine in ("dummy", "subproc"):
         for threads in sorted({1, 2, available_cores()}):
-            options = ("--envs", str(args.workers * args.envs_per_worker), "--vector", vector)
-            command = _command(args, "peers_sb3.py", 1.0, *options, "--threads", str(threads))
-            name = f"SB3 A2C, {vector}, {threads} thread{'s' if threads > 1 else ''}"
-            contenders.append(Contender(name, "sb3", command, (("OMP_NUM_THREADS", str(threads)),)))
+            options = ("--envs", str(args.workers * args.envs_per_worker), "--engine", engine)
+            command = _command(args, env, "peers/with_sb3.py", *options, "--threads", str(threads))
+            name = f"SB3 A2C, {engine}, {threads} thread{'s' if threads > 1 else ''}"
+            contenders.append(Contender(name, "sb3", command, peer_variables(threads)))
     return contenders
 
 
-def _ceilings(args: "Arguments") -> list[Contender]:
+def make_ceilings(args: Settings, env: str) -> list[Contender]:
+    """Return what no trainer can beat: the environments alone, and acting and training on the 2013 network alone."""
     script, t_max = "ceilings.py", str(fast_preset().t_max)
     options = ("--workers", str(args.workers), "--envs-per-worker", str(args.envs_per_worker), "--t-max", t_max)
     variables = (
@@ -59,13 +84,17 @@ def _ceilings(args: "Arguments") -> list[Contender]:
         ("MALLOC_TRIM_THRESHOLD_", str(1 << 31)),
         ("MALLOC_TOP_PAD_", str(1 << 26)),
     )
-    alone = _command(args, script, 0.5, "environments", *options)
+    alone = _command(args, env, script, "environments", *options, share=0.5)
     return [Contender("environments alone", "environments", alone, variables)] + [
-        Contender(way, "network", _command(args, script, 0.5, "network", *options, "--way", way), variables)
+        Contender(way, "network", _command(args, env, script, "network", *options, "--way", way, share=0.5), variables)
         for way in PASSES
     ]
 
 
-def _command(args: "Arguments", script: str, share: float, *options: str) -> tuple[str, ...]:
-    window = ("--warmup", str(share * args.warmup), "--seconds", str(share * args.seconds), "--env", args.env)
-    return (sys.executable, script, *options, *window)
+def _command(args: Settings, env: str, script: str, *options: str, share: float = 1.0) -> tuple[str, ...]:
+    return (sys.executable, script, *options, *window_options(args, env, share))
+
+
+def window_options(args: Settings, env: str, share: float = 1.0) -> tuple[str, ...]:
+    """Return the options that say what to play and how long to measure, `share` of the usual time."""
+    return ("--warmup", str(share * args.warmup), "--seconds", str(share * args.seconds), "--env", env)

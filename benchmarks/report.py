@@ -1,32 +1,39 @@
 """From measurements to the table: medians over undisturbed rounds, ratios between contenders of the same round."""
 
+from collections.abc import Sequence
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from bench import Row
+from contenders import CEILINGS
+from rounds import Rounds, Row
 
 FRAMES_PER_STEP = 4
 Spread = dict[str, float]  # median, min, max
+Pair = tuple[str, str]  # a group of ours, a group of theirs
 
 
-def make_report(rows: "list[Row]", workers: int) -> dict[str, Any]:
-    """Return one summary per contender and the ratios of asyncrl to the best of each group.
+def make_report(rounds: Rounds, workers: int, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Return one summary per contender, the failures, and the ratios between the best of groups.
 
     Args:
-        rows: of all rounds; the pilot counts only where a contender was not measured again.
+        rounds: all of them; the pilot counts only where a contender was not measured again.
         workers: processes of a ceiling, to turn processor time into a rate.
+        pairs: of groups, whose speeds are compared.
     """
+    rows = rounds.rows
     summaries = {name: _summary([row for row in rows if row.contender == name]) for name in _names(rows)}
     best = {group: _best(group, rows, summaries) for group in dict.fromkeys(row.group for row in rows)}
-    return {"summaries": summaries, "best": best, "ratios": _ratios(rows, best, workers)}
+    ratios = {f"{ours} / {theirs}": _speed_ratio(rows, best.get(ours), best.get(theirs)) for ours, theirs in pairs}
+    if set(CEILINGS) <= set(best):
+        ratios |= _roofline(rows, best, workers)
+    return {"summaries": summaries, "failures": rounds.failures, "best": best, "ratios": ratios}
 
 
-def _names(rows: "list[Row]") -> list[str]:
+def _names(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(row.contender for row in rows))
 
 
-def _summary(rows: "list[Row]") -> dict[str, Any]:
+def _summary(rows: list[Row]) -> dict[str, Any]:
     rounds = [row for row in rows if row.round > 0] or rows
     kept = [row.measurement for row in rounds if row.quiet]
     return {
@@ -45,60 +52,65 @@ def _spread(values: list[float]) -> Spread | None:
     return {"median": median(values), "min": min(values), "max": max(values)} if values else None
 
 
-def _best(group: str, rows: "list[Row]", summaries: dict[str, Any]) -> str | None:
+def _best(group: str, rows: list[Row], summaries: dict[str, Any]) -> str | None:
     """Return the contender of `group` with the best median: least processor time for ceilings, else most steps/s."""
     measured = [n for n in _names([r for r in rows if r.group == group]) if summaries[n]["kept"]]
     measured = [n for n in measured if not summaries[n]["pilot_only"]] or measured
-    if group in ("environments", "network"):
+    if group in CEILINGS:
         return min(measured, key=lambda n: summaries[n]["cpu_micros_per_step"]["median"], default=None)
     return max(measured, key=lambda n: summaries[n]["steps_per_second"]["median"], default=None)
 
 
-def _ratios(rows: "list[Row]", best: dict[str, str | None], workers: int) -> dict[str, Spread | None]:
-    """Return ratios within a round, over the rounds in which all that a ratio needs was undisturbed."""
-    peer, share, cpu_share = [], [], []
-    for number in {row.round for row in rows if row.round > 0}:
-        found = {row.contender: row.measurement for row in rows if row.round == number and row.quiet}
-        ours, sb3, environments, network = (
-            found.get(best.get(group) or "") for group in ("asyncrl", "sb3", "environments", "network")
-        )
-        if ours and sb3:
-            peer.append(ours.steps_per_second / sb3.steps_per_second)
-        if ours and environments and network:
-            floor = environments.cpu_micros_per_step + network.cpu_micros_per_step
-            share.append(ours.steps_per_second / (workers * 1e6 / floor))
-            cpu_share.append(floor / ours.cpu_micros_per_step)
-    return {
-        "asyncrl_to_sb3": _spread(peer),
-        "share_of_roofline": _spread(share),
-        "share_of_roofline_cpu": _spread(cpu_share),
-    }
+def _by_round(rows: list[Row], *names: str | None) -> list[list[Any]]:
+    """Return the measurements of `names` in each round in which all of them were undisturbed."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        if row.round > 0 and row.quiet:
+            found.setdefault(row.round, {})[row.contender] = row.measurement
+    return [[of_round[name] for name in names] for of_round in found.values() if set(names) <= set(of_round)]
+
+
+def _speed_ratio(rows: list[Row], ours: str | None, theirs: str | None) -> Spread | None:
+    return _spread([us.steps_per_second / they.steps_per_second for us, they in _by_round(rows, ours, theirs)])
+
+
+def _roofline(rows: list[Row], best: dict[str, str | None], workers: int) -> dict[str, Spread | None]:
+    """Return our share of what environments and network alone would allow, in steps/s and in processor time."""
+    share, cpu_share = [], []
+    for ours, environments, network in _by_round(rows, best.get("asyncrl"), *(best[group] for group in CEILINGS)):
+        floor = environments.cpu_micros_per_step + network.cpu_micros_per_step
+        share.append(ours.steps_per_second / (workers * 1e6 / floor))
+        cpu_share.append(floor / ours.cpu_micros_per_step)
+    return {"share_of_roofline": _spread(share), "share_of_roofline_cpu": _spread(cpu_share)}
 
 
 def print_report(result: dict[str, Any]) -> None:
-    """Print the table and the ratios."""
+    """Print the table, the failures and the ratios."""
     from rich.console import Console
     from rich.table import Table
 
     settings, machine = result["settings"], result["machine"]
-    table = Table(
-        title=f"{settings['env']}, {settings['workers']} x {settings['envs_per_worker']} environments, "
-        f"{machine['cores']} cores: median (min to max)"
-    )
+    table = Table(title=f"{result['title']}, {machine['cores']} cores: median (min to max)")
     table.add_column("contender", overflow="fold")
     for column in ("steps/s", "frames/s", "CPU us/step", "start-up s", "foreign load", "rounds"):
         table.add_column(column, justify="right")
     for name, summary in result["summaries"].items():
         table.add_row(*_cells(name, summary, name == result["best"][summary["group"]]))
+    for name, reason in result["failures"].items():
+        table.add_row(name, f"[red]{reason}[/]")
     console = Console(width=None if Console().is_terminal else 150)
     console.print(table)
-    console.print(f"{machine['processor']} ({machine['capability']}), torch {machine['torch']}", highlight=False)
-    for name, title in _TITLES.items():
-        console.print(f"{title}: {_text(result['ratios'][name], '.2f')}", highlight=False)
+    console.print(
+        f"{machine['processor']} ({machine['capability']}), torch {machine['torch']}; "
+        f"{settings['rounds']} rounds of {settings['seconds']:g} s",
+        highlight=False,
+    )
+    for name, ratio in result["ratios"].items():
+        console.print(f"{_TITLES.get(name, name)}: {text_of(ratio)}", highlight=False)
 
 
 _TITLES = {
-    "asyncrl_to_sb3": "asyncrl / best of SB3, steps/s of the same round",
+    "asyncrl / sb3": "asyncrl / best of SB3, steps/s of the same round",
     "share_of_roofline": "share of the roofline 1 / (environments + network), steps/s",
     "share_of_roofline_cpu": "the same in processor time per step",
 }
@@ -111,16 +123,17 @@ def _cells(name: str, summary: dict[str, Any], is_best: bool) -> tuple[str, ...]
     dropped = f", {summary['dropped']} disturbed" if summary["dropped"] else ""
     return (
         f"[bold]{name}[/]" if is_best else name,
-        _text(rate, ",.0f"),
+        text_of(rate, ",.0f"),
         "" if frames is None else f"{frames['median']:,.0f}",
-        _text(summary["cpu_micros_per_step"], ",.0f"),
+        text_of(summary["cpu_micros_per_step"], ",.0f"),
         "" if rate is None else f"{summary['startup_seconds']['median']:.1f}",
         "" if rate is None else f"{summary['foreign_load']['median']:.1%}",
         rounds + dropped,
     )
 
 
-def _text(spread: Spread | None, form: str) -> str:
+def text_of(spread: Spread | None, form: str = ".2f") -> str:
+    """Return a median with its range."""
     if spread is None:
         return "no quiet round"
     low, high = f"{spread['min']:{form}}", f"{spread['max']:{form}}"

@@ -1,0 +1,57 @@
+"""The stored ratios, and whether today's are worse. Ratios only: speeds belong to a machine, ratios less so."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from report import Spread, text_of
+
+BASELINE = Path(__file__).parent / "baseline.json"
+LEAST_LOSS = 0.02  # of a median: less is never called worse, however narrow the ranges
+
+
+def keep_baseline(result: dict[str, Any], path: Path = BASELINE) -> None:
+    """Write the ratios of `result`, with the machine and settings they come from.
+
+    Raises:
+        ValueError: if a ratio could not be measured.
+    """
+    missing = [name for name, ratio in result["ratios"].items() if ratio is None]
+    if missing:
+        raise ValueError(f"no quiet round for {', '.join(missing)}: nothing kept")
+    kept = {name: result[name] for name in ("schema", "date", "title", "machine", "settings", "ratios")}
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
+    """Return what `keep_baseline` wrote.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no {path.name}: make one on a quiet machine with --keep-baseline")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def compare(result: dict[str, Any], baseline: dict[str, Any]) -> tuple[list[str], int]:
+    """Compare today's ratios with the stored ones; return lines to print and an exit code.
+
+    The code is 0 if nothing is worse, 1 if a ratio is worse by more than the spread, 2 if one could not be measured.
+    """
+    lines, code = [], 0
+    stored, now = baseline["machine"], result["machine"]
+    if (stored["processor"], stored["cores"]) != (now["processor"], now["cores"]):
+        lines.append(f"the stored ratios are of another machine: {stored['processor']}, {stored['cores']} cores")
+    for name, before in baseline["ratios"].items():
+        after = result["ratios"].get(name)
+        verdict = "not measured" if after is None else "worse" if is_worse(after, before) else "as good"
+        lines.append(f"{verdict}: {name}: {text_of(after)}, stored {text_of(before)}")
+        code = max(code, {"as good": 0, "worse": 1, "not measured": 2}[verdict])
+    return lines, code
+
+
+def is_worse(after: Spread, before: Spread) -> bool:
+    """Return whether `after` lies below `before` by more than the spread: each median outside the other's range."""
+    lies_below = after["median"] < before["min"] and before["median"] > after["max"]
+    return lies_below and after["median"] < (1 - LEAST_LOSS) * before["median"]

@@ -1,0 +1,81 @@
+"""Measure training speed of every library that people would pick instead of asyncrl, on the same cores, in alternation.
+
+Each has its own pinned virtual environment, made on the first run. Pong with the 2013 network is repeated in full,
+Breakout with the 2015 network in two rounds. Within a group (a library and its way of stepping games) the fastest
+settings of a pilot round go on. What cannot run stands in the table with the reason.
+"""
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+from contenders import make_ceilings
+from outcome import make_result, prepare, save
+from peer_contenders import PAIRS, make_peer_contenders
+from report import print_report
+from rounds import Rounds, Rules, say
+
+from asyncrl.machine import available_cores
+from asyncrl.presets import fast_preset
+
+GAMES = {"pong": ("ALE/Pong-v5", "conv2013", 5), "breakout": ("ALE/Breakout-v5", "conv2015", 2)}  # rounds last
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure asyncrl beside its peers."""
+
+    # Games to measure: Pong with the 2013 network, Breakout with the 2015 network.
+    games: tuple[Literal["pong", "breakout"], ...] = ("pong", "breakout")
+    # Rounds of each game; by default 5 for Pong and 2 for Breakout.
+    rounds: int | None = None
+    # Seconds of each measurement; those that train in large batches go on to the end of one.
+    seconds: float = 15.0
+    # Seconds of warm-up before it.
+    warmup: float = 5.0
+    # Our actor-learner processes; by default one per core.
+    workers: int = available_cores()
+    # Environments of each; twice as many are tried too.
+    envs_per_worker: int = fast_preset().envs_per_worker
+    # Share of the cores that others may use during a measurement before it counts as disturbed.
+    quiet: float = 0.05
+    # How often a disturbed measurement is repeated.
+    repeats: int = 2
+    # Groups of peers to measure, such as sb3-a2c or pfrl-2; all by default.
+    only: tuple[str, ...] = ()
+    # Print JSON, one object a game, instead of tables.
+    json: bool = False
+    # Keep the results in benchmarks/results/.
+    save: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+def main() -> int:
+    """Measure one game after the other, report."""
+    args = tyro.cli(Arguments, description=__doc__)
+    prepare("bench-peers")
+    for game in args.games:
+        result = measure(args, game)
+        print(json.dumps(result)) if args.json else print_report(result)
+        if args.save:
+            say(f"kept in {save(result, f'-peers-{game}')}")
+    return 0
+
+
+def measure(args: Arguments, game: str) -> dict:
+    """Run all rounds of one game and return their result."""
+    env, network, usual_rounds = GAMES[game]
+    count = usual_rounds if args.rounds is None else args.rounds
+    contenders = make_peer_contenders(args, env, network, say)
+    if network == "conv2013":  # the network whose cheapest pass we know
+        contenders += make_ceilings(args, env)
+    rounds = Rounds(contenders, Rules(count, args.quiet, args.repeats))
+    rounds.run()
+    settings = {**dataclasses.asdict(args), "rounds": count, "env": env, "network": network}
+    return make_result(rounds, f"{env}, {network}", settings, args.workers, PAIRS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

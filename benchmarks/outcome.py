@@ -1,0 +1,71 @@
+"""What a benchmark leaves: the measurements with the machine they come from."""
+
+import dataclasses
+import json
+import platform
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from report import Pair, make_report
+from rounds import HERE, Rounds
+
+from asyncrl.machine import available_cores
+from asyncrl.run import git_revision
+
+
+def prepare(name: str) -> None:
+    """End with one line where measuring is impossible; let SIGTERM end everything that was started."""
+    if not Path("/proc/stat").exists():
+        print(f"{name}: needs Linux, whose /proc tells processor time and foreign load", file=sys.stderr)
+        sys.exit(2)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every `finally`
+
+
+def make_result(
+    rounds: Rounds, title: str, settings: dict[str, Any], workers: int, pairs: Sequence[Pair]
+) -> dict[str, Any]:
+    """Return all there is to say about `rounds`, as plain data."""
+    return {
+        "schema": 2,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "title": title,
+        "machine": describe_machine(),
+        "settings": settings,
+        "rows": [dataclasses.asdict(row) for row in rounds.rows],
+        **make_report(rounds, workers, pairs),
+    }
+
+
+def save(result: Any, suffix: str = "") -> Path:
+    """Write `result` into benchmarks/results/; return where, from the repository's root."""
+    path = HERE / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}{suffix}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return path.relative_to(HERE.parent)
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Return what decides speed besides the code."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "processor": models[0].partition(":")[2].strip() if models else platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": available_cores(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "ale-py", "gymnasium", "numpy", "stable-baselines3")},
+        "git_revision": git_revision(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"  # the peers have environments of their own

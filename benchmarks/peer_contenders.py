@@ -1,0 +1,99 @@
+"""The peers: each library as its documentation sets it up, with 1 and 2 torch threads and a fair number of games."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contenders import Contender, asyncrl_contender, peer_variables, window_options
+from peers.venvs import InstallFailed, python_of
+
+if TYPE_CHECKING:
+    from bench_peers import Arguments
+
+THREADS = (1, 2)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One way of running a library; threads are tried in turn where it does not set them itself."""
+
+    name: str
+    group: str  # the best of a group counts
+    venv: str
+    options: tuple[str, ...]
+    threads: tuple[int, ...] = THREADS
+    emulator: str = "its own"
+
+    @property
+    def script(self) -> str:
+        """The adapter."""
+        return f"peers/with_{self.venv}.py"
+
+
+def _sb3(algo: str, envs: int) -> list[Peer]:
+    upper = algo.upper()
+    options = ("--algo", algo, "--envs", str(envs))
+    documented = [
+        Peer(f"SB3 {upper}, {engine}", f"sb3-{algo}", "sb3", (*options, "--engine", engine))
+        for engine in ("dummy", "subproc")
+    ]
+    return [
+        *documented,
+        Peer(f"SB3 {upper}, ALE vector", f"sb3-{algo}-ale", "sb3", (*options, "--engine", "ale"), emulator="ours"),
+    ]
+
+
+def _sample_factory(name: str, workers: int, envs: int, mode: str, engine: str) -> Peer:
+    options = ("--workers", str(workers), "--envs", str(envs), "--mode", mode, "--engine", engine)
+    return Peer(f"Sample Factory APPO, {name}", "sample-factory", "sample_factory", options)
+
+
+PEERS: tuple[Peer, ...] = (
+    *_sb3("a2c", 16),
+    *_sb3("ppo", 8),
+    Peer("pfrl A3C, 2 processes", "pfrl-2", "pfrl", ("--envs", "2"), (1,), "ours"),
+    Peer("pfrl A3C, 16 processes", "pfrl-16", "pfrl", ("--envs", "16"), (1,), "ours"),
+    _sample_factory("as in its example", 8, 8, "sync", "own"),
+    _sample_factory("2 workers, async", 2, 16, "async", "own"),
+    _sample_factory("EnvPool, async", 2, 16, "async", "envpool"),
+    Peer("CleanRL-style PPO, EnvPool", "cleanrl", "envpool", ("--envs", "8")),
+    Peer("Tianshou PPO, EnvPool", "tianshou", "tianshou", ("--envs", "10", "--algo", "ppo")),
+    Peer("Tianshou A2C, EnvPool", "tianshou", "tianshou", ("--envs", "16", "--algo", "a2c")),
+)
+# What is compared: how fast a group of ours is beside a group of theirs.
+PAIRS = (
+    *(("asyncrl", group) for group in dict.fromkeys(peer.group for peer in PEERS)),
+    ("asyncrl-paper-2", "pfrl-2"),
+    ("asyncrl-paper-16", "pfrl-16"),
+)
+
+
+def make_peer_contenders(args: "Arguments", env: str, network: str, say: Callable[[str], None]) -> list[Contender]:
+    """Return ours and the peers for one game, and those that cannot be installed with the reason."""
+    return [*_ours(args, env, network), *_theirs(args, env, network, say)]
+
+
+def _ours(args: "Arguments", env: str, network: str) -> Iterator[Contender]:
+    """Yield the default with its best number of games, and the paper's workers of one game each."""
+    for batch in dict.fromkeys((args.envs_per_worker, 2 * args.envs_per_worker)):
+        name = f"asyncrl fast, {args.workers} x {batch}"
+        yield asyncrl_contender(name, "asyncrl", args, env, network, "fast", args.workers, batch)
+    for workers in (2, 16):
+        name = f"asyncrl paper, {workers} x 1"
+        yield asyncrl_contender(name, f"asyncrl-paper-{workers}", args, env, network, "paper", workers, 1)
+
+
+def _theirs(args: "Arguments", env: str, network: str, say: Callable[[str], None]) -> Iterator[Contender]:
+    for peer in PEERS:
+        if args.only and peer.group not in args.only:
+            continue
+        try:
+            python, failure = python_of(peer.venv, say), None
+        except InstallFailed as reason:
+            python, failure = Path("python"), f"cannot be installed: {reason}"
+        for threads in peer.threads:
+            name = peer.name if len(peer.threads) == 1 else f"{peer.name}, {threads} thread{'s' * (threads > 1)}"
+            options = (*peer.options, "--network", network, "--threads", str(threads))
+            command = (str(python), peer.script, *options, *window_options(args, env))
+            yield Contender(name, peer.group, command, peer_variables(threads), failure)
