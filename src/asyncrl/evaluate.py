@@ -84,7 +84,7 @@ def evaluate(
     num_envs = min(episodes, _MAX_ENVS)
     envs = make_envs(config, num_envs)
     try:
-        return _play(envs, Player(config, network, num_envs, mode, seed), _shares(episodes, num_envs), seed, beat)
+        return play_episodes(envs, Player(config, network, num_envs, mode, seed), episodes, seed, beat)
     finally:
         envs.close()
 
@@ -93,7 +93,11 @@ def _shares(episodes: int, num_envs: int) -> np.ndarray:
     return np.array([episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)])
 
 
-def _play(envs: Environments, player: Player, wanted: np.ndarray, seed: int, beat: Callable[[], None]) -> list[Episode]:
+def play_episodes(
+    envs: Environments, player: Player, episodes: int, seed: int, beat: Callable[[], None] = lambda: None
+) -> list[Episode]:
+    """Play `episodes` full episodes in `envs`, each environment its share; `evaluate` says more."""
+    wanted = _shares(episodes, envs.num_envs)
     observations = envs.reset(seed=seed)
     scores, steps = np.zeros(envs.num_envs), np.zeros(envs.num_envs, int)
     finished: list[Episode] = []

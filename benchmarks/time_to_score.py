@@ -1,0 +1,192 @@
+"""Measure how long one library trains until it plays a game well: wall-clock time to an evaluated score.
+
+Each trains with its published or default settings. A peer writes its policy once a minute; it is then stopped, judged
+(30 full games with sampled actions, raw scores, no sticky actions) and sent on, so judging costs it no time. asyncrl
+evaluates beside its own training, on the same cores, as its users see it: that counts.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contenders import peer_variables
+from judge import judge
+from outcome import describe_machine, prepare
+from peers.venvs import InstallFailed, python_of
+from report import FRAMES_PER_STEP
+from rounds import HERE, say
+
+from asyncrl.arguments import parse, split_positional
+from asyncrl.errors import UserError
+
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A library with its published Atari settings."""
+
+    script: str  # peers/with_<script>.py
+    options: tuple[str, ...]
+    network: str  # that it is published with
+    fires: bool  # whether its environments press FIRE where a game or life begins
+
+
+LEARNERS = {
+    "sb3-a2c": Learner("sb3", ("--algo", "a2c", "--engine", "subproc", "--envs", "16"), "conv2015", True),
+    "sb3-a2c-ale": Learner("sb3", ("--algo", "a2c", "--engine", "ale", "--envs", "16"), "conv2015", False),
+    "sb3-ppo": Learner("sb3", ("--algo", "ppo", "--engine", "subproc", "--envs", "8"), "conv2015", True),
+    "sb3-ppo-ale": Learner("sb3", ("--algo", "ppo", "--engine", "ale", "--envs", "8"), "conv2015", False),
+    "pfrl-2": Learner("pfrl", ("--envs", "2"), "conv2013", False),
+    "pfrl-16": Learner("pfrl", ("--envs", "16"), "conv2013", False),
+    "sample-factory": Learner("sample_factory", ("--workers", "8", "--envs", "8"), "conv2015", True),
+    "cleanrl": Learner("envpool", ("--envs", "8"), "conv2015", True),
+    "tianshou": Learner("tianshou", ("--algo", "ppo", "--envs", "10"), "conv2015", True),
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train PEER (or asyncrl) until it reaches a score."""
+
+    # Of environments and initial weights.
+    seed: int = 0
+    # Seconds of training after which to give up, as in 45min.
+    cap: float = 2700.0
+    # The game.
+    env: str = "ALE/Pong-v5"
+    # Mean raw score to reach.
+    score: float = 18.0
+    # Games of an evaluation.
+    episodes: int = 30
+    # Seconds of training between evaluations.
+    every: float = 60.0
+    # Torch threads of a peer.
+    threads: int = 2
+    # Network of a peer: conv2013 or conv2015; by default the one it is published with.
+    network: str | None = None
+
+
+def main() -> int:
+    """Train, judge, print one line of JSON."""
+    try:
+        name, rest = split_positional(sys.argv[1:])
+        known = ("asyncrl", *LEARNERS)
+        if name not in known and not {"-h", "--help"} & set(rest):
+            raise UserError(f"time_to_score.py whom? One of {', '.join(known)}")
+        args = parse(Arguments, rest, "time_to_score.py", Arguments())
+        prepare("time_to_score.py")
+        assert name is not None
+        found = time_asyncrl(args) if name == "asyncrl" else time_peer(LEARNERS[name], args)
+    except (UserError, InstallFailed) as mistake:
+        say(f"time_to_score.py: {mistake}")
+        return 2
+    print(json.dumps({"learner": name, **vars(args), **found, "machine": describe_machine()}))
+    return 0
+
+
+def time_asyncrl(args: Arguments) -> dict[str, Any]:
+    """Train by the command that users type; it stops itself at the score."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = {
+            "stop-at-score": args.score,
+            "max-time": args.cap,
+            "eval-episodes": args.episodes,
+            "seed": args.seed,
+            "run-dir": f"{folder}/run",
+        }
+        words = [f"--{name}={value}" for name, value in options.items()]
+        started = time.monotonic()
+        with running([sys.executable, "-m", "asyncrl", "train", args.env, *words, "--json"], {}) as process:
+            process.wait()
+        wall = time.monotonic() - started
+        if process.returncode:
+            raise UserError(f"asyncrl ended with exit code {process.returncode}: see above")
+        rows = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
+    # Its rows count from when its trainer is ready; what comes before (and, in our disfavour, after) is added.
+    before = wall - max((row["seconds"] for row in rows), default=0.0)
+    evaluations = [
+        {"seconds": before + r["seconds"], "steps": r["frames"] // FRAMES_PER_STEP, "score": r["evaluated_score"]}
+        for r in rows
+        if "evaluated_episodes" in r
+    ]
+    return summary(evaluations, args.score, wall)
+
+
+def time_peer(learner: Learner, args: Arguments) -> dict[str, Any]:
+    """Train a peer in its own environment; judge what it writes."""
+    python = python_of(learner.script, say)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(python), f"peers/with_{learner.script}.py", *learner.options, "--env", args.env]
+        command += ["--network", args.network or learner.network, "--threads", str(args.threads)]
+        command += ["--seed", str(args.seed), "--snapshots", folder, "--snapshot-every", str(args.every)]
+        started = time.monotonic()
+        with running(command, dict(peer_variables(args.threads))) as process:
+            evaluations = list(judged(process, Path(folder), learner, args, started))
+        wall = time.monotonic() - started
+    return summary(evaluations, args.score, wall)
+
+
+def judged(
+    process: subprocess.Popen, folder: Path, learner: Learner, args: Arguments, started: float
+) -> Iterator[dict[str, Any]]:
+    """Yield an evaluation of each policy written, until the score or the cap is reached. Pauses do not count."""
+    paused, seen = 0.0, set()
+    while (seconds := time.monotonic() - started - paused) < args.cap + args.every:
+        if process.poll() is not None:
+            raise UserError(f"the training ended by itself (exit code {process.returncode}): see above")
+        new = [path for path in folder.glob("*.pt") if path not in seen]
+        if not new:
+            time.sleep(POLL_SECONDS)
+            continue
+        path = new[0]
+        seen.add(path)
+        before = time.monotonic()
+        os.killpg(process.pid, signal.SIGSTOP)
+        found = judge(path, args.env, episodes=args.episodes, fires=learner.fires, seed=args.seed)
+        os.killpg(process.pid, signal.SIGCONT)
+        paused += time.monotonic() - before
+        evaluation = {"seconds": seconds, "steps": int(path.stem), **found}
+        say(f"{seconds:.0f} s, {evaluation['steps']:,} steps: {found['score']:.2f}")
+        yield evaluation
+        if found["score"] >= args.score or seconds >= args.cap:
+            return
+
+
+def summary(evaluations: list[dict[str, Any]], score: float, wall: float) -> dict[str, Any]:
+    """Return the outcome: seconds and steps of training to the score, or None."""
+    reached = next((e for e in evaluations if e["score"] >= score), None)
+    return {
+        "seconds_to_score": None if reached is None else reached["seconds"],
+        "steps_to_score": None if reached is None else reached["steps"],
+        "best_score": max((e["score"] for e in evaluations), default=None),
+        "wall_seconds": wall,  # judging included
+        "evaluations": evaluations,
+    }
+
+
+@contextlib.contextmanager
+def running(command: list[str], variables: dict[str, str]) -> Iterator[subprocess.Popen]:
+    """Run `command` in a session of its own, printing to the error stream; end the whole session afterwards."""
+    process = subprocess.Popen(
+        command, cwd=HERE, env={**os.environ, **variables}, stdout=sys.stderr, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
