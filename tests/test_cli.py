@@ -12,7 +12,7 @@ import pytest
 from asyncrl.cli import main
 
 TESTS = Path(__file__).parent
-VERBS = ("train", "resume", "eval", "record", "plot")
+VERBS = ("train", "resume", "eval", "record", "plot", "bench", "tune")
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        (("trian", "CartPole-v1"), "there is no verb 'trian', only train, resume, eval, record, plot"),
+        (("trian", "CartPole-v1"), "there is no verb 'trian', only train, resume, eval, record, plot, bench, tune"),
         (("train",), "train what? Name an environment"),
         (("train", "CartPol-v1"), "there is no environment CartPol-v1: did you mean CartPole-v1?"),
         (("train", "ALE/Pnog-v5"), "there is no Atari game ALE/Pnog-v5: did you mean ALE/Pong-v5?"),

@@ -28,7 +28,7 @@ FLOORS = {
         "presets",
         "config_file",
     ],
-    "2 one worker": ["rollout", "algorithms", "worker", "evaluate"],
+    "2 one worker": ["rollout", "algorithms", "worker", "evaluate", "spans", "roofline"],
     "3 many workers": [
         "lock",
         "checkpoint",
@@ -41,8 +41,22 @@ FLOORS = {
         "a2c",
         "evaluator",
         "trainer",
+        "speed",
     ],
-    "4 people": ["trust", "arguments", "display", "agent", "run", "plots", "video", "cli", "__main__"],
+    "4 people": [
+        "trust",
+        "arguments",
+        "starting",
+        "display",
+        "agent",
+        "run",
+        "plots",
+        "profile",
+        "tune",
+        "video",
+        "cli",
+        "__main__",
+    ],
 }
 WORLDS = ["base", "actions", "registration", "atari", "vector", "diagnostic", "make"]
 FOLDERS = ["labyrinth", "torcs"]  # complete worlds: Gymnasium environments that know nothing of ours

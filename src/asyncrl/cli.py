@@ -24,6 +24,8 @@ USAGE = """asyncrl: asynchronous deep reinforcement learning on CPUs (Mnih et al
   asyncrl eval RUN [options]         play full episodes and report their scores
   asyncrl record RUN OUT.mp4         film an episode
   asyncrl plot RUN [RUN ...]         draw learning curves against frames and against time
+  asyncrl bench [ENV] [options]      measure training speed here; --profile: where each microsecond goes
+  asyncrl tune ENV [options]         try workers and environments for a minute and propose the best
 
 asyncrl VERB --help lists the options of a verb. Numbers may be written 10M, 2.5e6, 20min, 1h30min."""
 
@@ -279,6 +281,20 @@ def plot_verb(args: Sequence[str]) -> int:
     return 0
 
 
+def bench_verb(args: Sequence[str]) -> int:
+    """Measure training speed."""
+    from asyncrl.profile import bench_verb
+
+    return bench_verb(args)
+
+
+def tune_verb(args: Sequence[str]) -> int:
+    """Propose settings for this machine."""
+    from asyncrl.tune import tune_verb
+
+    return tune_verb(args)
+
+
 def _run_argument(args: Sequence[str], verb: str) -> tuple[Path, list[str]]:
     from asyncrl.arguments import split_positional
 
@@ -321,4 +337,6 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": eval_verb,
     "record": record_verb,
     "plot": plot_verb,
+    "bench": bench_verb,
+    "tune": tune_verb,
 }

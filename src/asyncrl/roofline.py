@@ -1,0 +1,75 @@
+"""What one core needs at least for an agent step: emulator, arithmetic at its peak, memory traffic."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from asyncrl.envs.actions import ActionMap
+from asyncrl.store import ParameterStore
+from asyncrl.worker import Learner, compute_update
+
+PEAK_SIZE = 1024  # of the square matrices whose product stands for the peak
+TRAFFIC_FLOATS = 1 << 24  # far beyond any cache
+FLOAT_BYTES = 4
+
+FLOORS = {
+    "environment": "the game alone under random actions",
+    "arithmetic": "all passes of the network at the speed of a large matrix product",
+    "memory": "parameters, gradient and statistics moved once per pull and push",
+}
+
+
+def floors(learner: Learner, store: ParameterStore, seconds: float) -> dict[str, float]:
+    """Return the least seconds per agent step of each floor, measured for about `seconds` each on this core.
+
+    Call it when the training is over: it plays on with the learner's environments.
+    """
+    flops, steps = _flops(learner)
+    vectors = 2 + 1 + 2 + 2 * len(store.spec.statistics)  # pull; gradient; parameters and statistics, read and written
+    traffic = vectors * FLOAT_BYTES * learner.snapshot.numel()
+    return {
+        "environment": _seconds_per_environment_step(learner, seconds),
+        "arithmetic": flops / steps / _peak_flops(seconds),
+        "memory": traffic / steps / _bytes_per_second(seconds),
+    }
+
+
+def _flops(learner: Learner) -> tuple[int, int]:
+    """Return the floating-point operations of one update, and its agent steps."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        update = compute_update(learner)
+    return counter.get_total_flops(), update.steps
+
+
+def _seconds_per_environment_step(learner: Learner, seconds: float) -> float:
+    envs = learner.state.envs
+    actions = ActionMap(envs.action_space)
+    envs.action_space.seed(learner.worker)
+    return _repeat(lambda: envs.step(actions.sample(envs.num_envs)), seconds) / envs.num_envs
+
+
+def _peak_flops(seconds: float) -> float:
+    left, right = torch.rand(PEAK_SIZE, PEAK_SIZE), torch.rand(PEAK_SIZE, PEAK_SIZE)
+    product = torch.empty(PEAK_SIZE, PEAK_SIZE)
+    return 2 * PEAK_SIZE**3 / _repeat(lambda: torch.mm(left, right, out=product), seconds)
+
+
+def _bytes_per_second(seconds: float) -> float:
+    source, target = torch.ones(TRAFFIC_FLOATS), torch.ones(TRAFFIC_FLOATS)
+    return 2 * FLOAT_BYTES * TRAFFIC_FLOATS / _repeat(lambda: target.copy_(source), seconds)
+
+
+def _repeat(do: Callable[[], object], seconds: float) -> float:
+    """Return the seconds of one `do()`: the fastest of ten tries, as others can only make it slower."""
+    do()
+    times = []
+    for _ in range(10):
+        count, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds / 10:
+            do()
+            count += 1
+        times.append((time.perf_counter() - began) / count)
+    return min(times)

@@ -1,0 +1,273 @@
+"""Measures training speed: real workers on a real store for some seconds, without a run's files."""
+
+import dataclasses
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+
+import torch
+
+from asyncrl.a2c import THREADED_PARAMETERS, batched
+from asyncrl.config import Config
+from asyncrl.errors import UserError
+from asyncrl.inputs import InputStatistics
+from asyncrl.machine import available_cores
+from asyncrl.networks import flatten_parameters_
+from asyncrl.processes import last_line, make_context, prepare_process, start_process
+from asyncrl.roofline import floors
+from asyncrl.spans import Spans, time_learner_
+from asyncrl.start import Start, fresh_start
+from asyncrl.store import Counter, ParameterStore, StoreSpec
+from asyncrl.worker import Learner, Update, learn
+
+ENDLESS_FRAMES = 10**15
+WINDOW_SECONDS = 0.25
+FLOOR_SECONDS = 0.5  # to measure each of a roofline's parts
+STARTUP_SECONDS = 120.0  # to build the environments
+POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Window:
+    """What one worker did in a quarter of a second or one update, whichever is longer."""
+
+    steps: int
+    seconds: float
+    cpu_seconds: float  # of all threads of the process
+    spans: dict[str, float] | None  # seconds; None while the clocks are not in place
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What all workers together reached."""
+
+    config: Config
+    steps_per_second: float
+    frames_per_second: float
+    cpu_micros_per_step: float
+    cpu_share: float  # of a core that each worker had; far below 1 if others were busy
+    memory_megabytes: float  # of the largest worker, shared pages included
+    windows: list[Window] = field(repr=False)  # of all workers
+    floors: dict[str, float] | None = None  # least seconds per step; None unless profiled
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a worker hands over at its end."""
+
+    windows: list[Window] = field(default_factory=list)
+    frames_per_step: int = 1
+    memory_megabytes: float = 0.0
+    floors: dict[str, float] | None = None
+    error: str | None = None
+
+
+def measure_speed(
+    config: Config, *, seconds: float, warmup: float, profile: bool = False, start: Start | None = None
+) -> Speed:
+    """Train for `warmup` and `seconds` and return the speed; nothing is learned that outlasts it.
+
+    Args:
+        config: of the training; its end and its files do not matter.
+        seconds: to measure. With `profile` the second half has clocks around the workers' calls.
+        warmup: seconds after the first update of every worker that are left out.
+        profile: also find out where the time goes, and the roofline.
+        start: of a training with the same environment and network, to save building it again.
+
+    Raises:
+        UserError: if a worker fails, or the environment or configuration is not usable.
+    """
+    config = trainable(config)
+    start = start or fresh_start(config)
+    context = make_context()
+    store = _make_store(config, start, context)
+    pool = _Pool(config, store, start.statistics, context, seconds / 2 if profile else None, warmup)
+    try:
+        found = pool.run(seconds)
+    finally:
+        pool.close()
+    return _speed_of(config, found)
+
+
+def trainable(config: Config) -> Config:
+    """Return `config` without an end, and with all environments in one batch where its method has that.
+
+    Raises:
+        UserError: for simulated asynchrony, whose speed says nothing.
+    """
+    if config.schedule == "simulated":
+        raise UserError("--schedule simulated takes turns in one process: there is no speed to measure")
+    if config.device != "cpu":
+        raise UserError(f"--device {config.device}: only CPUs are measured here")
+    config = dataclasses.replace(config, frames=ENDLESS_FRAMES, record_order=False)
+    return batched(config) if config.algo == "a2c" else config
+
+
+def threads_of(config: Config, num_parameters: int) -> int:
+    """Return the torch threads that each process uses in training."""
+    return available_cores() if config.algo == "a2c" and num_parameters >= THREADED_PARAMETERS else 1
+
+
+def _make_store(config: Config, start: Start, context: BaseContext) -> ParameterStore:
+    theta = flatten_parameters_(start.network)
+    num_inputs = 0 if start.sums is None else len(start.sums) // 2
+    store = ParameterStore(StoreSpec.of(config, theta.numel(), num_inputs), config, context)
+    if store.inputs is not None and start.sums is not None:
+        store.inputs.start_from(start.sums)
+    store.theta.copy_(theta)
+    store.target.copy_(theta[: len(store.target)])
+    return store
+
+
+class _Pool:
+    """Owner of the measured processes: starts all, ends all. None is restarted."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: ParameterStore,
+        statistics: InputStatistics | None,
+        context: BaseContext,
+        profile_after: float | None,
+        warmup: float,
+    ) -> None:
+        self.store, self.warmup = store, warmup
+        self.processes, self.pipes = [], []
+        for worker in range(config.workers):
+            pipe, theirs = context.Pipe(duplex=False)
+            args = (config, store, statistics, worker, warmup, profile_after, theirs)
+            self.processes.append(start_process(context, run_measured, args, f"asyncrl-bench-{worker}"))
+            self.pipes.append(pipe)
+            theirs.close()
+
+    def run(self, seconds: float) -> list[_Found]:
+        """Let all work, then stop them and return what they found, each from the end of the warm-up on."""
+        self._wait(lambda: _all_have_begun(self.store), STARTUP_SECONDS)
+        self._wait(lambda: False, self.warmup + seconds)
+        self.store.stop()
+        return [self._receive(pipe) for pipe in self.pipes]
+
+    def close(self) -> None:
+        """End every process."""
+        for process in self.processes:
+            process.kill()
+            process.join()
+        for pipe in self.pipes:
+            pipe.close()
+
+    def _wait(self, is_done: Callable[[], bool], seconds: float) -> None:
+        """Wait until `is_done`, or for `seconds`; whoever reports before he is asked to has failed."""
+        deadline = time.monotonic() + seconds
+        while not is_done() and time.monotonic() < deadline:
+            for pipe in wait(self.pipes, POLL_SECONDS):
+                self._receive(pipe)  # type: ignore[arg-type]
+
+    def _receive(self, pipe: Connection) -> _Found:
+        try:
+            found = pipe.recv()
+        except EOFError:
+            found = _Found(error="a worker ended without a word")
+        if found.error is not None:
+            raise UserError(found.error)
+        return found
+
+
+def run_measured(
+    config: Config,
+    store: ParameterStore,
+    statistics: InputStatistics | None,
+    worker: int,
+    warmup: float,
+    profile_after: float | None,
+    pipe: Connection,
+) -> None:
+    """Be a measured actor-learner process: learn until the store says stop, then tell."""
+    prepare_process()
+    torch.set_num_threads(threads_of(config, store.theta.numel()))
+    try:
+        learner = Learner(config, worker, 0, statistics)
+        try:
+            windows = _learn_in_windows(learner, store, worker, warmup, profile_after)
+            least = None if profile_after is None else floors(learner, store, FLOOR_SECONDS)
+        finally:
+            learner.close()
+        pipe.send(_Found(windows, learner.state.envs.frames_per_step, _resident_megabytes(), least))
+    except UserError as error:
+        pipe.send(_Found(error=str(error)))
+        sys.exit(1)
+    except Exception:
+        pipe.send(_Found(error=last_line(traceback.format_exc())))
+        sys.exit(1)
+
+
+def _all_have_begun(store: ParameterStore) -> bool:
+    return bool(store.counters[:-1, Counter.UPDATES].all())
+
+
+def _learn_in_windows(
+    learner: Learner, store: ParameterStore, worker: int, warmup: float, profile_after: float | None
+) -> list[Window]:
+    """Do the work of a worker and return what happened after the warm-up, window by window."""
+    windows: list[Window] = []
+    spans: Spans | None = None
+    steps, began, cpu_began = 0, math.inf, 0.0
+    start = math.inf  # of the first window: when every worker had begun, and the warm-up was over
+
+    def report(update: Update, staleness: int) -> None:
+        nonlocal spans, steps, began, cpu_began, start
+        steps += update.steps
+        now = time.perf_counter()
+        if start == math.inf and _all_have_begun(store):
+            start = now + warmup
+        if now < start or (began < now < began + WINDOW_SECONDS):
+            return
+        cpu = time.process_time()
+        if began < now:
+            windows.append(Window(steps, now - began, cpu - cpu_began, None if spans is None else spans.take()))
+        if spans is None and profile_after is not None and now - start >= profile_after:
+            spans = Spans()
+            time_learner_(learner, store, spans)
+        steps, began, cpu_began = 0, now, cpu
+
+    learn(learner, store, worker, report)
+    return windows
+
+
+def _resident_megabytes() -> float:
+    """Return the largest memory that this process has had resident; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if os.uname().sysname == "Darwin" else 1 << 10)
+
+
+def _speed_of(config: Config, found: list[_Found]) -> Speed:
+    rates, cpu_seconds, seconds, steps = [], 0.0, 0.0, 0
+    for worker in found:
+        plain = [window for window in worker.windows if window.spans is None]
+        if not plain:
+            raise UserError("no update was finished in time: measure longer")
+        worker_steps = sum(window.steps for window in plain)
+        rates.append(worker_steps / sum(window.seconds for window in plain))
+        cpu_seconds += sum(window.cpu_seconds for window in plain)
+        seconds += sum(window.seconds for window in plain)
+        steps += worker_steps
+    least = [worker.floors for worker in found if worker.floors is not None]
+    return Speed(
+        config=config,
+        steps_per_second=sum(rates),
+        frames_per_second=sum(rates) * found[0].frames_per_step,
+        cpu_micros_per_step=cpu_seconds / steps * 1e6,
+        cpu_share=cpu_seconds / seconds,
+        memory_megabytes=max(worker.memory_megabytes for worker in found),
+        windows=[window for worker in found for window in worker.windows],
+        floors={name: sum(f[name] for f in least) / len(least) for name in least[0]} if least else None,
+    )

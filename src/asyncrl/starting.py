@@ -1,0 +1,40 @@
+"""Where a verb that trains starts from: an environment with the preset or file that its command line names."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from asyncrl.arguments import peek, split_positional
+from asyncrl.config import Config
+from asyncrl.config_file import read_config
+from asyncrl.errors import UserError
+from asyncrl.presets import PRESETS, preset_for
+from asyncrl.trust import require_repeated
+
+
+def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[str | None, Config, list[str]]:
+    """Return the environment named first, the settings to start from, and the remaining arguments.
+
+    Args:
+        args: of the command line, after the verb.
+        usual_env: where neither the first argument nor --env nor a file names one.
+
+    Raises:
+        UserError: for a preset that does not exist, a file that is no configuration, or both at once.
+    """
+    env, rest = split_positional(args)
+    preset, file = peek(rest, "--preset"), peek(rest, "--config")
+    if file is not None and preset is not None:
+        raise UserError("--preset and --config both say where to start from: give one of them")
+    if preset is not None and preset not in PRESETS:
+        raise UserError(f"there is no preset {preset}: {', '.join(PRESETS)} are all")
+    named = env or peek(rest, "--env")
+    if file is not None:
+        config = read_config(Path(file))
+        if named is None:
+            require_repeated(config.env, None)
+        config = dataclasses.replace(config, run_dir=None)  # another run's
+    else:
+        named = named or usual_env
+        config = preset_for(preset or "fast", named)  # type: ignore[arg-type]
+    return named, config if env is None else dataclasses.replace(config, env=env), rest

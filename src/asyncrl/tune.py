@@ -1,0 +1,167 @@
+"""The verb `tune`: tries workers, environments per worker and torch threads for about a minute, and proposes the best.
+
+What is measured is speed in frames, not learning: more environments per worker make larger and fewer updates. So the
+proposal is the smallest batch within a few percent of the fastest, never more than needed.
+"""
+
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asyncrl.config import Config
+from asyncrl.errors import UserError
+from asyncrl.machine import available_cores
+from asyncrl.speed import Speed, measure_speed, trainable
+from asyncrl.start import fresh_start
+
+NEAR_BEST = 0.95  # of the fastest: as good, if it has fewer environments
+BATCHES = (8, 4, 16, 2, 32, 1, 64)  # most promising first, should time run out
+WARMUP_SECONDS = 1.0
+SECONDS = 3.0  # of one measurement
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination and what it reached."""
+
+    workers: int
+    envs_per_worker: int
+    steps_per_second: float
+    frames_per_second: float
+    memory_megabytes: float  # of all workers
+
+    @property
+    def environments(self) -> int:
+        """Of all workers."""
+        return self.workers * self.envs_per_worker
+
+
+def tune_verb(args: Sequence[str]) -> int:
+    """Propose settings for this machine."""
+    import tyro
+
+    from asyncrl.arguments import parse
+    from asyncrl.starting import starting_point
+
+    env, start, rest = starting_point(args)
+
+    @dataclass(frozen=True)
+    class Tune:
+        """Measure this machine and propose workers and environments for training ENV."""
+
+        settings: tyro.conf.OmitArgPrefixes[Config]
+        # A TOML file to start from, such as the config.toml of a run.
+        config: Path | None = None
+        # About how long to measure, in seconds.
+        budget: float = 60.0
+        # Write the proposal to this file, which train takes as --config.
+        out: Path | None = None
+        # Report in JSON.
+        json: bool = False
+
+    given = parse(Tune, rest, "asyncrl tune", Tune(start))
+    if env is None and not {"--config", "--help", "-h"} & set(rest):
+        raise UserError("tune for what? Name an environment, as in: asyncrl tune ALE/Pong-v5")
+    if not given.budget > 0:
+        raise UserError(f"--budget is {given.budget}: it must be positive")
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    trials = list(try_out(given.settings, given.budget, say))
+    best = choose(trials)
+    proposal = dataclasses.replace(given.settings, workers=best.workers, envs_per_worker=best.envs_per_worker)
+    if given.out is not None:
+        write(given.out, proposal)
+    command = command_of(proposal, given.out)
+    row = {"command": command, "proposal": vars(best), "torch_threads": 1, "trials": [vars(t) for t in trials]}
+    print(json.dumps(row) if given.json else as_text(best, trials, proposal, command))
+    return 0
+
+
+def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterator[Trial]:
+    """Measure combinations until `budget` seconds are over; the first one always.
+
+    First the batch with one worker per core, then workers with the best batch.
+    """
+    deadline = time.monotonic() + budget
+    start = fresh_start(trainable(config))
+    cores, trials, longest = available_cores(), [], 0.0
+    for stage in (_batches, _worker_counts):
+        for workers, batch in stage(config, cores, trials):
+            began = time.monotonic()
+            if trials and began + longest > deadline:
+                return
+            tried = dataclasses.replace(config, workers=workers, envs_per_worker=batch)
+            trial = _trial(tried, measure_speed(tried, seconds=SECONDS, warmup=WARMUP_SECONDS, start=start))
+            longest = max(longest, time.monotonic() - began)
+            say(f"{workers} workers x {batch} environments: {trial.steps_per_second:,.0f} steps/s")
+            trials.append(trial)
+            yield trial
+
+
+def _batches(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
+    # Whole episodes as updates want one environment a worker.
+    yield from ((cores, batch) for batch in (BATCHES if config.t_max is not None else (1,)))
+
+
+def _worker_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
+    batch = choose(trials).envs_per_worker
+    # Half: siblings on one physical core may only disturb each other. More than cores: some wait while others work.
+    counts = dict.fromkeys((cores // 2, cores + 1, 2 * cores))
+    yield from ((workers, batch) for workers in counts if 1 <= workers != cores)
+
+
+def _trial(config: Config, speed: Speed) -> Trial:
+    return Trial(
+        config.workers,
+        config.envs_per_worker,
+        speed.steps_per_second,
+        speed.frames_per_second,
+        speed.memory_megabytes * config.workers,
+    )
+
+
+def choose(trials: Sequence[Trial]) -> Trial:
+    """Return the trial with the fewest environments, then workers, among those close to the fastest."""
+    fastest = max(trial.steps_per_second for trial in trials)
+    near = [trial for trial in trials if trial.steps_per_second >= NEAR_BEST * fastest]
+    return min(near, key=lambda trial: (trial.environments, trial.workers))
+
+
+def command_of(config: Config, out: Path | None) -> str:
+    """Return the command that trains with the proposal."""
+    if out is not None:
+        return shlex.join(["asyncrl", "train", "--config", str(out)])
+    words = ["asyncrl", "train", config.env, "--preset", config.preset]
+    return shlex.join([*words, f"--workers={config.workers}", f"--envs-per-worker={config.envs_per_worker}"])
+
+
+def write(out: Path, config: Config) -> None:
+    """Write `config` as a file for --config.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    from asyncrl.config_file import write_config
+    from asyncrl.run import git_revision, versions
+
+    try:
+        write_config(out, config, {**versions(), "git_revision": git_revision()})
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}") from None
+
+
+def as_text(best: Trial, trials: Sequence[Trial], proposal: Config, command: str) -> str:
+    """Return the table and the proposal."""
+    lines = ["workers  environments each   steps/s  frames/s  memory MB"]
+    for trial in sorted(trials, key=lambda t: -t.steps_per_second):
+        mark = "  <- proposed" if trial is best else ""
+        lines.append(
+            f"{trial.workers:7}  {trial.envs_per_worker:17}  {trial.steps_per_second:8,.0f}  "
+            f"{trial.frames_per_second:8,.0f}  {trial.memory_megabytes:9,.0f}{mark}"
+        )
+    lines += ["", "one torch thread a worker, as always: workers are the threads", f"  {command}"]
+    return "\n".join(lines)

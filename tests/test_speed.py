@@ -1,0 +1,156 @@
+"""Measuring speed: clocks that add up, real workers, a proposal that train accepts, mistakes in one line."""
+
+import dataclasses
+import json
+
+import pytest
+
+from asyncrl import worker
+from asyncrl.cli import main
+from asyncrl.config import Config
+from asyncrl.config_file import read_config
+from asyncrl.presets import fast_preset
+from asyncrl.profile import profile_of
+from asyncrl.roofline import FLOORS, floors
+from asyncrl.spans import SPANS, Spans, time_learner_
+from asyncrl.speed import Speed, Window
+from asyncrl.start import fresh_start
+from asyncrl.store import ParameterStore, StoreSpec
+from asyncrl.tune import Trial, choose
+from asyncrl.worker import Learner, compute_update
+
+CART = dataclasses.replace(fast_preset(), env="CartPole-v1", workers=1, envs_per_worker=2, t_max=4)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still but for what a test adds."""
+    now = [0.0]
+    monkeypatch.setattr("asyncrl.spans.time.perf_counter", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def learner(monkeypatch):
+    """A learner and its store; what is put around the functions of `worker` is taken away again."""
+    for name in ("flat_gradient", "clip_global_norm_"):
+        monkeypatch.setattr(worker, name, getattr(worker, name))
+    learner = Learner(CART, 0, 0, fresh_start(CART).statistics)
+    store = ParameterStore(StoreSpec.of(CART, learner.snapshot.numel()), CART)
+    yield learner, store
+    learner.close()
+
+
+def test_time_belongs_to_the_innermost_call(clock):
+    spans = Spans()
+
+    def inner():
+        clock[0] += 2
+
+    def outer():
+        clock[0] += 1
+        timed_inner()
+        clock[0] += 4
+
+    timed_inner = spans.timed("sampling", inner)
+    clock[0] += 8
+    spans.timed("acting", outer)()
+    taken = spans.take()
+    assert (taken["bookkeeping"], taken["acting"], taken["sampling"]) == (8, 5, 2)
+    assert sum(taken.values()) == clock[0]
+    assert set(spans.take().values()) == {0.0}
+
+
+def test_a_call_that_raises_gives_the_clock_back(clock):
+    spans = Spans()
+
+    def fails():
+        clock[0] += 1
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        spans.timed("push", fails)()
+    clock[0] += 2
+    taken = spans.take()
+    assert (taken["push"], taken["bookkeeping"]) == (1, 2)
+
+
+def test_every_part_of_a_real_update_is_timed(learner):
+    learner, store = learner
+    spans = Spans()
+    time_learner_(learner, store, spans)
+    pulled = learner.pull(store)
+    store.apply(0, compute_update(learner), pulled)
+    assert {name for name, seconds in spans.take().items() if seconds > 0} == set(SPANS)
+
+
+def test_timed_and_plain_workers_compute_the_same(learner):
+    learner, store = learner
+    plain = Learner(CART, 0, 0, fresh_start(CART).statistics)
+    time_learner_(learner, store, Spans())
+    assert compute_update(learner).gradient.equal(compute_update(plain).gradient)
+    plain.close()
+
+
+def test_floors_are_positive_and_cover_all(learner):
+    found = floors(*learner, seconds=0.02)
+    assert set(found) == set(FLOORS) and min(found.values()) > 0
+
+
+def window(steps, seconds, timed):
+    return Window(steps, seconds, seconds, {**dict.fromkeys(SPANS, 0.0), "acting": seconds} if timed else None)
+
+
+def test_a_profile_comes_from_the_faster_half():
+    windows = [window(100, s, timed) for timed in (False, True) for s in (1.0, 9.0)]
+    speed = Speed(Config(), 1.0, 4.0, 1.0, 1.0, 1.0, windows, dict.fromkeys(FLOORS, 1e-6))
+    profile = profile_of(speed)
+    assert profile.spans["acting"] == pytest.approx(1e4)
+    assert profile.floors == pytest.approx(dict.fromkeys(FLOORS, 1.0)) and profile.clocks == 0.0
+
+
+def test_the_smallest_batch_near_the_fastest_is_proposed():
+    trials = [Trial(2, batch, rate, 0, 0) for batch, rate in ((4, 800), (8, 960), (16, 1000), (32, 990))]
+    assert choose(trials).envs_per_worker == 8
+    assert choose([*trials, Trial(1, 8, 955, 0, 0)]).workers == 1
+
+
+def test_bench_profiles_and_draws(tmp_path, capsys):
+    out = tmp_path / "profile.png"
+    args = ("--workers", "2", "--profile", "--seconds", "1", "--warmup", "0", "--out", str(out), "--json")
+    assert main(("bench", "CartPole-v1", *args)) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["workers"] == 2 and row["steps_per_second"] > 0 and list(row["micros_per_step"]) == list(SPANS)
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_tune_proposes_what_train_accepts(tmp_path, capsys):
+    out = tmp_path / "tuned.toml"
+    assert main(("tune", "CartPole-v1", "--budget", "0.1", "--out", str(out), "--json")) == 0
+    row = json.loads(capsys.readouterr().out)
+    config = read_config(out)
+    assert (config.workers, config.envs_per_worker) == tuple(
+        row["proposal"][name] for name in ("workers", "envs_per_worker")
+    )
+    assert config.frames == fast_preset().frames and row["command"].endswith(f"train --config {out}")
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (("tune",), "tune for what? Name an environment"),
+        (("tune", "CartPole-v1", "--budget", "0"), "--budget is 0.0: it must be positive"),
+        (("tune", "CartPol-v1"), "did you mean CartPole-v1?"),
+        (("bench", "CartPole-v1", "--seconds", "0"), "--seconds must be positive"),
+        (("bench", "CartPole-v1", "--profile", "--out", "x.txt"), "pictures end with .png"),
+        (("bench", "CartPole-v1", "--profile", "--out", "no/x.png"), "there is no folder no"),
+        (("bench", "CartPole-v1", "--schedule", "simulated"), "there is no speed to measure"),
+        (("bench", "CartPole-v1", "--preset", "paper", "--config", "x.toml"), "--preset and --config both say"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(args, complaint, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(args) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
