@@ -15,7 +15,8 @@ import gymnasium
 from asyncrl.config import Config
 from asyncrl.envs.atari import AtariEnvironments, rom_name
 from asyncrl.envs.base import Environments
-from asyncrl.envs.registration import register_envs
+from asyncrl.envs.mujoco import find_backend
+from asyncrl.envs.registration import our_spec, our_worlds
 from asyncrl.envs.vector import FilmedEnvironment, GymnasiumEnvironments
 from asyncrl.errors import UserError, blaming
 from asyncrl.handed import is_handed, require_function
@@ -74,11 +75,15 @@ def _environment_maker(env: str, **how: Any) -> Callable[[], gymnasium.Env]:
     module, _, name = env.rpartition(":")
     if module and not re.search(r"-v\d+$", name):
         return functools.partial(_call, _imported_function(module, name), env, how)
-    _check_registered(env)
+    spec = our_spec(env)  # also where the package is used without being installed
+    if spec is None:
+        _check_registered(env)
+        if how and _is_gymnasium_mujoco(env):
+            find_backend()  # it would look for a screen, and fail without one
 
     def make() -> gymnasium.Env:
         try:
-            return gymnasium.make(env, **how)
+            return gymnasium.make(env if spec is None else spec, **how)
         except (gymnasium.error.Error, ImportError) as error:
             raise UserError(f"{env} cannot be made: {_first_line(error)}") from error
 
@@ -106,17 +111,20 @@ def _imported_function(module: str, name: str) -> Callable[..., gymnasium.Env]:
 
 
 def _check_registered(env: str) -> None:
-    if env.startswith("asyncrl/"):
-        register_envs()  # also where the package is used without being installed
     if ":" in env:  # Gymnasium imports the module part itself
         return
     spec = gymnasium.registry.get(env)
     if spec is None or "ale_py" in str(spec.entry_point):  # it would lack its preprocessing
-        near = difflib.get_close_matches(env, list(gymnasium.registry), n=1, cutoff=0.4)
+        near = difflib.get_close_matches(env, [*our_worlds(), *gymnasium.registry], n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else "is the package that brings it installed?"
         if spec is not None or any(name in env.lower() for name in ("pong", "breakout", "noframeskip")):
             hint = "Atari games are named like ALE/Pong-v5"
         raise UserError(f"there is no environment {env}: {hint}")
+
+
+def _is_gymnasium_mujoco(env: str) -> bool:
+    spec = gymnasium.registry.get(env)
+    return spec is not None and "gymnasium.envs.mujoco" in str(spec.entry_point)
 
 
 def _first_line(error: BaseException) -> str:
