@@ -42,7 +42,7 @@ class OneGame:
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, dict]:
         step = self._envs.step(np.array([action]))
-        self._observation = step.observations[0]
+        self._observation = step.observations[0].copy()  # it keeps what it has seen until its update
         done = bool((step.terminated | step.lives_lost)[0])
         return self._observation, float(np.sign(step.rewards[0])), done, {"needs_reset": bool(step.truncated[0])}
 

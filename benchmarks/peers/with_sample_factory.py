@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import torch
 from sample_factory.algo.runners.runner import AlgoObserver, Runner
 from sample_factory.algo.utils.env_info import obtain_env_info_in_a_separate_process
@@ -17,6 +18,8 @@ from sample_factory.train import make_runner
 from shared import ENDLESS_STEPS, FRAMES_PER_STEP, PUBLISHED_STEPS, finish, game_name, make_watch, peer_arguments
 from torch import Tensor, nn
 
+# EnvPool 1.2.5 asks for what newer versions of gymnasium have. On import, since each of its processes imports this file.
+gymnasium.vector.VectorEnv.closed = False
 # Its names for the two networks: convolutions, then hidden units.
 ARCHITECTURES = {"conv2013": ("convnet_impala", 256), "conv2015": ("convnet_atari", 512)}
 

@@ -111,9 +111,10 @@ def make_model(args: argparse.Namespace, envs: VecEnv) -> BaseAlgorithm:
     }
     common: dict[str, Any] = {"policy_kwargs": policy, "device": "cpu", "seed": args.seed, "ent_coef": 0.01}
     if args.algo == "a2c":
-        from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+        if args.snapshots:  # published for learning, but slower than its default
+            from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 
-        policy |= {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": 1e-5}}
+            policy |= {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": 1e-5}}
         return A2C("CnnPolicy", envs, vf_coef=0.25, **common)
     return PPO(
         "CnnPolicy",

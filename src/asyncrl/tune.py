@@ -59,7 +59,7 @@ def tune_verb(args: Sequence[str]) -> int:
         config: Path | None = None
         # About how long to measure, in seconds.
         budget: float = 60.0
-        # Write the proposal to this file, which train takes as --config.
+        # A file to write the proposal to, as train takes it.
         out: Path | None = None
         # Report in JSON.
         json: bool = False
