@@ -18,7 +18,7 @@ from sample_factory.train import make_runner
 from shared import ENDLESS_STEPS, FRAMES_PER_STEP, PUBLISHED_STEPS, finish, game_name, make_watch, peer_arguments
 from torch import Tensor, nn
 
-# EnvPool 1.2.5 asks for what newer versions of gymnasium have. On import, since each of its processes imports this file.
+# EnvPool 1.2.5 wants a newer gymnasium. Done on import, since each process of Sample Factory imports this file.
 gymnasium.vector.VectorEnv.closed = False
 # Its names for the two networks: convolutions, then hidden units.
 ARCHITECTURES = {"conv2013": ("convnet_impala", 256), "conv2015": ("convnet_atari", 512)}
