@@ -6,6 +6,7 @@ Settings are those its authors publish for Atari (rl-baselines3-zoo). Only whole
 import argparse
 from typing import Any
 
+import ale_py
 import gymnasium
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 from asyncrl.envs.atari import AtariEnvironments, rom_name
 from asyncrl.machine import available_cores
+
+gymnasium.register_envs(ale_py)  # here, where the processes of SubprocVecEnv see it too
 
 
 class Features(BaseFeaturesExtractor):
@@ -94,9 +97,6 @@ def make_envs(args: argparse.Namespace) -> VecEnv:
         envs = AleVecEnv(args.env, args.envs)
         envs.seed(args.seed)
         return envs
-    import ale_py
-
-    gymnasium.register_envs(ale_py)
     kwargs = {"frameskip": 1, "repeat_action_probability": 0.0}  # the wrapper alone skips frames
     kind = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}[args.engine]
     return VecFrameStack(make_atari_env(args.env, args.envs, seed=args.seed, env_kwargs=kwargs, vec_env_cls=kind), 4)
