@@ -225,7 +225,7 @@ def test_a_crash_while_writing_leaves_the_older_one_whole(run, monkeypatch, agai
         if len(calls) == 2:
             raise OSError("no space left on device")
 
-    monkeypatch.setattr(files, "save_file", save_half)
+    monkeypatch.setattr(files, "_write", save_half)
     with pytest.raises(OSError, match="no space"):
         run.save(1_000 if again else 2_000)
     assert sorted(p.name for p in run.checkpoints.iterdir()) == ["1000", "latest"]

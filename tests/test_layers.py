@@ -32,9 +32,11 @@ FLOORS = {
     "3 many workers": [
         "lock",
         "checkpoint",
+        "saving",
         "start",
         "orders",
         "processes",
+        "journals",
         "metrics",
         "pool",
         "simulate",

@@ -18,7 +18,8 @@ from asyncrl import pool
 from asyncrl.checkpoint import find_checkpoint, load_checkpoint, restore_store
 from asyncrl.config import Config
 from asyncrl.errors import UserError
-from asyncrl.metrics import Gatherer, JsonLines, Progress, json_line, read_json_lines
+from asyncrl.journals import JsonLines, json_line, read_json_lines
+from asyncrl.metrics import Gatherer, Progress
 from asyncrl.processes import Report
 from asyncrl.rollout import Episode
 from asyncrl.store import Counter, ParameterStore, StoreSpec
@@ -258,7 +259,8 @@ def test_resume_goes_on(finished):
     assert len(second.episodes()) == progress.episodes
     assert len(progress.workers) == 3 and all(worker.updates > 0 for worker in progress.workers)
     assert before.state["generation"] < after.state["generation"]  # restarted environments never repeat old seeds
-    assert len(list((second.path / "checkpoints").glob("[0-9]*"))) == 2
+    kept = {path.name for path in (second.path / "checkpoints").glob("[0-9]*")}
+    assert kept >= {str(before.state["frames"]), str(after.state["frames"])}
 
 
 def test_a_restored_store_is_the_saved_one(finished):

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from asyncrl.config import Config
@@ -64,14 +64,17 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
         store: its parameters and statistics are copied once, then written.
         network: of the same shape, flattened; its parameters are overwritten by the store's.
         state: counters and all that JSON can hold; must have "frames".
+
+    Raises:
+        OSError: if it cannot be written; then it is not there, and older ones are as they were.
     """
     frames = state["frames"]
     final, aside, replaced = (folder / name for name in (str(frames), f".writing-{frames}", f".replaced-{frames}"))
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
     aside.mkdir(parents=True)
     try:
-        save_file({name: tensor.clone() for name, tensor in network.state_dict().items()}, aside / _FILES[0])
-        save_file(_optimizer_tensors(store), aside / _FILES[1])
+        _write({name: tensor.clone() for name, tensor in network.state_dict().items()}, aside / _FILES[0])
+        _write(_optimizer_tensors(store), aside / _FILES[1])
         digests = {name: _sha256(aside / name) for name in _FILES}
         text = json.dumps({"schema": SCHEMA, **state, "sha256": digests}, indent=1)
         (aside / "state.json").write_text(text + "\n", encoding="utf-8")
@@ -79,7 +82,12 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
             _sync(path)
         if final.exists():  # the same frame count: the newer one wins
             final.rename(replaced)
-        aside.rename(final)
+        try:
+            aside.rename(final)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(final)
+            raise
         _sync(folder)
     finally:
         for path in (aside, replaced):
@@ -91,8 +99,11 @@ def point_to(folder: Path, name: str, target: Path) -> None:
     """Make `folder/<name>` a link to the checkpoint `target`, replacing an older one at once."""
     aside = folder / f".{name}-{os.getpid()}"
     aside.unlink(missing_ok=True)
-    aside.symlink_to(target.name, target_is_directory=True)
-    aside.replace(folder / name)
+    try:
+        aside.symlink_to(target.name, target_is_directory=True)
+        aside.replace(folder / name)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def prune(folder: Path) -> None:
@@ -241,6 +252,11 @@ def _optimizer_tensors(store: ParameterStore) -> dict[str, Tensor]:
     if store.inputs is not None:
         tensors["input_sums"] = torch.from_numpy(store.inputs.merged())
     return tensors
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    # Not by safetensors' `save_file`: its errors hide the system's, such as that of a full disk.
+    path.write_bytes(save(tensors))
 
 
 def _compact(bound: np.ndarray) -> Any:

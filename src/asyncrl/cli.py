@@ -47,16 +47,27 @@ def main(args: Sequence[str] | None = None) -> int:
             return _version()
         if verb not in VERBS:
             raise UserError(f"there is no verb {verb!r}, only {', '.join(VERBS)}; see asyncrl --help")
-        return VERBS[verb](rest)
+        code = VERBS[verb](rest)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"asyncrl: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that Python's flush at its exit finds no broken pipe again
+        _leave_stdout()
         return 141  # the reader of our output has gone, as in `| head`
+    except OSError as error:
+        _leave_stdout()
+        print(f"asyncrl: {error.filename + ': ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _leave_stdout() -> None:
+    """Let Python's flush at its exit not fail as ours has."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _version() -> int:
@@ -311,7 +322,7 @@ def _check_seed(seed: int) -> None:
 
 def _report(run: "Run", as_json: bool) -> int:
     assert run.outcome is not None
-    from asyncrl.metrics import json_line
+    from asyncrl.journals import json_line
 
     outcome, progress = run.outcome, run.outcome.progress
     code = 130 if outcome.reason == "interrupted" else 0

@@ -17,8 +17,11 @@ def write_config(path: Path, config: Config, provenance: dict[str, str]) -> None
     """Write every field of `config`, and where it comes from; an older file is replaced at once."""
     values = {name: _plain(value) for name, value in vars(config).items()}
     aside = path.with_name(f".{path.name}-{os.getpid()}")
-    aside.write_text(tomli_w.dumps({**values, "provenance": provenance}), encoding="utf-8")
-    aside.replace(path)
+    try:
+        aside.write_text(tomli_w.dumps({**values, "provenance": provenance}), encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def read_config(path: Path) -> Config:

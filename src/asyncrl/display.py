@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from asyncrl.config import Config
-from asyncrl.metrics import Progress, json_line
+from asyncrl.journals import json_line
+from asyncrl.metrics import Progress
 from asyncrl.quantities import format_count, format_duration
 
 PLAIN_SECONDS = 10.0
@@ -89,10 +90,10 @@ class PlainDisplay:
     def show(self, progress: Progress) -> None:
         if time.monotonic() >= self._next and progress.updates:
             self._next = time.monotonic() + PLAIN_SECONDS
-            print(plain_line(self.config, progress), flush=True)
+            say(plain_line(self.config, progress))
 
     def announce(self, line: str) -> None:
-        print(line, flush=True)
+        say(line)
 
 
 class JsonDisplay(PlainDisplay):
@@ -110,10 +111,24 @@ class JsonDisplay(PlainDisplay):
     def show(self, progress: Progress) -> None:
         if time.monotonic() >= self._next and progress.updates:
             self._next = time.monotonic() + PLAIN_SECONDS
-            print(json_line({"event": "progress", **progress.as_row()}), file=self._out, flush=True)
+            say(json_line({"event": "progress", **progress.as_row()}), self._out)
 
     def announce(self, line: str) -> None:
-        print(json_line({"event": "message", "text": line}), file=self._out, flush=True)
+        say(json_line({"event": "message", "text": line}), self._out)
+
+
+def say(line: str, out: TextIO | None = None) -> None:
+    """Print `line` at once. A training is worth more than a line that finds no room where its output is kept.
+
+    Raises:
+        BrokenPipeError: if whoever reads the output has gone.
+    """
+    try:
+        print(line, file=out, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def make_display(config: Config, run_dir: Path, *, as_json: bool) -> Display:

@@ -1,16 +1,19 @@
 """Numbers out of workers: gathered by the trainer, kept as rows on disk, shown to whoever watches."""
 
-import json
+import contextlib
 import math
 import time
 from collections import Counter as Tally
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from asyncrl.errors import UserError
+from asyncrl.journals import Events, Journal, JsonLines
 from asyncrl.orders import RECORD, record_file
 from asyncrl.processes import Report
 
@@ -119,85 +122,82 @@ class Gatherer:
         self.updates, self.sums, self.staleness = 0, Tally(), Tally()
 
 
-class JsonLines:
-    """An append-only file of one JSON object per line, each written whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", buffering=1, encoding="utf-8")
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Append `row`."""
-        self._file.write(json_line(row) + "\n")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def json_line(row: dict[str, Any]) -> str:
-    """Return `row` as JSON; what is not finite becomes null, since JSON has no NaN."""
-    finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in row.items()}
-    return json.dumps(finite, allow_nan=False)
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file; a last line cut short by a crash is left out."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+WARNING_SECONDS = 600.0  # between two complaints about rows that could not be written
 
 
 class RunLog:
-    """The files a run grows: `metrics.jsonl`, `episodes.jsonl`, TensorBoard events. The trainer opens and closes it."""
+    """The files a run grows: `metrics.jsonl`, `episodes.jsonl`, TensorBoard events. The trainer opens and closes it.
 
-    def __init__(self, run_dir: Path) -> None:
-        self._metrics = JsonLines(run_dir / "metrics.jsonl")
-        self._episodes = JsonLines(run_dir / "episodes.jsonl")
+    A row that cannot be written is lost and announced; no training ends for that.
+
+    Args:
+        run_dir: of the run.
+        announce: called with a line.
+
+    Raises:
+        UserError: if the files cannot be opened.
+    """
+
+    def __init__(self, run_dir: Path, announce: Callable[[str], None]) -> None:
+        self._run_dir, self._announce = run_dir, announce
+        self._warned = -math.inf  # monotonic seconds of the last complaint
+        self._order: Journal | None = None  # opened with the first event
         self._order_file = record_file(run_dir, int(time.time()))
-        self._events_dir = run_dir / "tensorboard"
-        self._events: Any = None  # opened with the first row: importing TensorBoard takes a second
+        self._events: Events | None = None  # opened with the first row
+        try:
+            self._metrics = JsonLines(run_dir / "metrics.jsonl")
+            self._episodes = JsonLines(run_dir / "episodes.jsonl")
+        except OSError as error:
+            raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
 
     def episodes(self, report: Report, frames: int, seconds: float) -> None:
         """Keep one row per episode of `report`."""
         for episode in report.episodes:
             row = {"worker": report.worker, **episode._asdict(), "at_frames": frames, "at_seconds": round(seconds, 2)}
-            self._episodes.write(row)
+            with self._forgiving():
+                self._episodes.write(row)
 
     def order(self, report: Report) -> None:
         """Keep the pulls and pushes of `report`, if its worker noted them."""
         if report.events:
-            with self._order_file.open("ab") as file:
-                file.write(np.array(report.events, RECORD).tobytes())
+            with self._forgiving():
+                self._order = self._order or Journal(self._order_file)
+                self._order.write(np.array(report.events, RECORD).tobytes())
 
     def progress(self, progress: Progress, staleness: dict[int, int]) -> None:
         """Keep one row of metrics, with the histogram of staleness."""
         histogram = {str(lag): count for lag, count in sorted(staleness.items())}
-        self._metrics.write({"time": round(time.time(), 2), **progress.as_row(), "staleness_histogram": histogram})
-        for name, value in progress.as_row().items():
-            if isinstance(value, int | float) and name not in ("frames", "steps"):
-                self._writer().add_scalar(name, value, progress.frames)
+        row = progress.as_row()
+        with self._forgiving():
+            self._metrics.write({"time": round(time.time(), 2), **row, "staleness_histogram": histogram})
+        numbers = {name: x for name, x in row.items() if isinstance(x, int | float) and name not in ("frames", "steps")}
+        self._scalars(numbers, progress.frames)
 
     def evaluation(self, row: dict[str, Any]) -> None:
         """Keep one evaluation."""
-        self._metrics.write({"time": round(time.time(), 2), **row})
-        self._writer().add_scalar("evaluated_score", row["evaluated_score"], row["frames"])
+        with self._forgiving():
+            self._metrics.write({"time": round(time.time(), 2), **row})
+        self._scalars({"evaluated_score": row["evaluated_score"]}, row["frames"])
 
     def close(self) -> None:
         """Close all files."""
-        self._metrics.close()
-        self._episodes.close()
-        if self._events is not None:
-            self._events.close()
+        for journal in (self._metrics, self._episodes, self._order, self._events):
+            if journal is not None:
+                journal.close()
 
-    def _writer(self) -> Any:
-        if self._events is None:
-            from torch.utils.tensorboard import SummaryWriter
+    def _scalars(self, values: Mapping[str, float], step: int) -> None:
+        with self._forgiving():
+            self._events = self._events or Events(self._run_dir / "tensorboard")
+            self._events.scalars(values, step)
 
-            self._events = SummaryWriter(str(self._events_dir))
-        return self._events
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if time.monotonic() - self._warned >= WARNING_SECONDS:
+                self._warned = time.monotonic()
+                self._announce(
+                    f"cannot write to {self._run_dir}: {error.strerror or error}; "
+                    "the training goes on, without what it would have logged"
+                )

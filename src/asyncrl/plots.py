@@ -6,7 +6,8 @@ import numpy as np
 
 from asyncrl.config_file import read_config
 from asyncrl.errors import UserError
-from asyncrl.metrics import RECENT_EPISODES, read_json_lines
+from asyncrl.journals import read_json_lines
+from asyncrl.metrics import RECENT_EPISODES
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
 

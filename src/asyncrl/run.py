@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ from asyncrl.config_file import read_config, write_config
 from asyncrl.display import make_display
 from asyncrl.errors import UserError
 from asyncrl.handed import Handed, hand_over
+from asyncrl.journals import read_json_lines
 from asyncrl.lock import holding
-from asyncrl.metrics import Progress, read_json_lines
+from asyncrl.metrics import Progress
 from asyncrl.presets import preset_for
 from asyncrl.trainer import Outcome, Trainer
 from asyncrl.trust import repeat, require_repeated
@@ -193,6 +195,8 @@ def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: S
         try:
             write_config(run_dir / "config.toml", config, {**versions(), "git_revision": git_revision()})
         except OSError as error:
+            if checkpoint is None:
+                shutil.rmtree(run_dir, ignore_errors=True)
             raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
         announce(f"{config.env}: {config.workers} workers x {config.envs_per_worker} environments, into {run_dir}")
         return Run(run_dir, config, trainer.run())

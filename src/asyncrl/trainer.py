@@ -11,14 +11,7 @@ from typing import Any
 import numpy as np
 
 from asyncrl.a2c import batched, make_batched_worker
-from asyncrl.checkpoint import (
-    Checkpoint,
-    encode_space,
-    point_to,
-    prune,
-    restore_store,
-    save_checkpoint,
-)
+from asyncrl.checkpoint import Checkpoint, encode_space, restore_store
 from asyncrl.config import Config
 from asyncrl.evaluator import Evaluation, Evaluator
 from asyncrl.inputs import InputStatistics, statistics_of
@@ -26,6 +19,7 @@ from asyncrl.metrics import RECENT_EPISODES, Gatherer, Progress, RunLog, WorkerP
 from asyncrl.networks import flatten_parameters_, set_input_statistics_
 from asyncrl.pool import WorkerPool
 from asyncrl.processes import Report, handling_signals, make_context
+from asyncrl.saving import Saving
 from asyncrl.simulate import Simulation
 from asyncrl.start import fresh_start, restored_start
 from asyncrl.store import Counter, ParameterStore, StoreSpec
@@ -69,7 +63,7 @@ class Trainer:
     ) -> None:
         config = batched(config) if config.algo == "a2c" else config
         self.config, self.run_dir, self.show, self.announce = config, run_dir, show, announce
-        self.checkpoints = run_dir / "checkpoints"
+        self.saving = Saving(run_dir / "checkpoints", announce)
         context = context or make_context()
         start = fresh_start(config) if checkpoint is None else restored_start(config, checkpoint)
         self.spaces, self.network, self.statistics = start.spaces, start.network, start.statistics
@@ -114,9 +108,10 @@ class Trainer:
         """Train until done; whatever happens, leave a checkpoint and no process.
 
         Raises:
-            UserError: if workers keep failing; carries the last error's line, the traceback having been announced.
+            UserError: if workers keep failing (carries the last error's line, the traceback having been announced), or
+                checkpoints cannot be written.
         """
-        self.log = RunLog(self.run_dir)
+        self.log = RunLog(self.run_dir, self.announce)
         self.started = time.monotonic()
         self._marks = deque([(self.started, self.store.counters.copy())])
         with handling_signals(self._interrupt):
@@ -202,24 +197,22 @@ class Trainer:
 
     def _stop(self) -> None:
         """End every process, then write what is left: the last metrics and the last checkpoint."""
-        reports = self.pool.stop()
-        self.evaluator.stop()
-        self._take(reports)
-        self._log_interval()
-        self._save()
-        self.log.close()
+        try:
+            reports = self.pool.stop()
+            self._take(reports)
+            self._log_interval()
+            self._save(is_last=True)
+        finally:
+            self.evaluator.stop()
+            self.log.close()
 
-    def _save(self) -> Path:
-        frames = self.store.total(Counter.FRAMES)
+    def _save(self, *, is_last: bool = False) -> None:
+        is_best = self._is_best()
+        best = self.gatherer.mean_score if is_best else self._best_saved
         self.theta.copy_(self.store.theta)
         self._freeze_inputs()
-        path = save_checkpoint(self.checkpoints, self.store, self.network, self._state(frames))
-        point_to(self.checkpoints, "latest", path)
-        if self._is_best():
-            self._best_saved = self.gatherer.mean_score
-            point_to(self.checkpoints, "best", path)
-        prune(self.checkpoints)
-        return path
+        if self.saving.save(self.store, self.network, self._state(best), is_best=is_best, is_last=is_last):
+            self._best_saved = best
 
     def _freeze_inputs(self) -> InputStatistics | None:
         """Give the trainer's network the statistics of its inputs as they are now; return them."""
@@ -234,15 +227,15 @@ class Trainer:
         mean = self.gatherer.latest_mean(RECENT_EPISODES)
         return mean is not None and (self._best_saved is None or mean > self._best_saved)
 
-    def _state(self, frames: int) -> dict:
+    def _state(self, best_score: float | None) -> dict:
         return {
             "env": self.config.env,
             "algo": self.config.algo,
             "spaces": {name: encode_space(space) for name, space in zip(_SPACES, self.spaces, strict=True)},
-            "frames": frames,
+            "frames": self.store.total(Counter.FRAMES),
             "seconds": self.seconds,
             "counters": self.store.counters.tolist(),
-            "best_score": self._best_saved,
+            "best_score": best_score,
             **self.pool.checkpoint_state(),
             "evaluation": None if self.evaluation is None else self.evaluation.as_row(),
         }

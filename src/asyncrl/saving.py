@@ -1,0 +1,56 @@
+"""The checkpoints that a training keeps, and what it does when one cannot be written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from asyncrl.checkpoint import point_to, prune, save_checkpoint
+from asyncrl.errors import UserError
+from asyncrl.networks import Network
+from asyncrl.store import ParameterStore
+
+MAX_FAILURES = 3  # in a row; then as much work may be lost as a user would forgive
+
+
+class Saving:
+    """Writes a training's checkpoints, the newest as `latest` and the best as `best`.
+
+    A disk may be full for a while, so a training survives a checkpoint that could not be written; the one before stays
+    as it is. But it does not go on for days with nothing to show for it.
+
+    Args:
+        folder: `checkpoints` of the run.
+        announce: called with a line when a checkpoint could not be written.
+    """
+
+    def __init__(self, folder: Path, announce: Callable[[str], None]) -> None:
+        self.folder, self.announce = folder, announce
+        self._failures = 0  # in a row
+
+    def save(
+        self, store: ParameterStore, network: Network, state: dict[str, Any], *, is_best: bool, is_last: bool
+    ) -> bool:
+        """Write a checkpoint as `save_checkpoint` does; return whether it is there now.
+
+        Raises:
+            UserError: if it is not, and it was the last one or several before it failed too.
+        """
+        try:
+            path = save_checkpoint(self.folder, store, network, state)
+            point_to(self.folder, "latest", path)
+            if is_best:
+                point_to(self.folder, "best", path)
+            prune(self.folder)
+        except OSError as error:
+            self._fail(f"cannot write a checkpoint into {self.folder}: {error.strerror or error}", is_last)
+            return False
+        self._failures = 0
+        return True
+
+    def _fail(self, line: str, is_last: bool) -> None:
+        self._failures += 1
+        latest = self.folder / "latest"
+        kept = f"{int(latest.resolve().name):,} frames are safe" if latest.exists() else "nothing is saved yet"
+        if is_last or self._failures >= MAX_FAILURES:
+            raise UserError(f"{line}; {kept}")
+        self.announce(f"{line}; {kept}, and the training goes on ({self._failures} of {MAX_FAILURES})")
