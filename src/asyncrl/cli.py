@@ -1,7 +1,6 @@
 """The command line: one verb to train, one to show, one to plot."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import sys
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from asyncrl.errors import UserError
 
 if TYPE_CHECKING:
-    from asyncrl.config import Config
     from asyncrl.run import Run
 
 USAGE = """asyncrl: asynchronous deep reinforcement learning on CPUs (Mnih et al., 2016)
@@ -81,10 +79,9 @@ def train_verb(args: Sequence[str]) -> int:
     """Train an agent."""
     import tyro
 
-    from asyncrl.arguments import parse, peek, split_positional
+    from asyncrl.arguments import parse, peek
     from asyncrl.config import Config
-    from asyncrl.config_file import read_config
-    from asyncrl.presets import PRESETS, preset_for
+    from asyncrl.starting import starting_point
 
     @dataclass(frozen=True)
     class Train:
@@ -96,31 +93,13 @@ def train_verb(args: Sequence[str]) -> int:
         # Report in JSON, one object a line.
         json: bool = False
 
-    env, rest = split_positional(args)
-    preset, file = peek(rest, "--preset"), peek(rest, "--config")
-    if file is not None and preset is not None:
-        raise UserError("--preset and --config both say where to start from: give one of them")
-    if preset is not None and preset not in PRESETS:
-        raise UserError(f"there is no preset {preset}: {', '.join(PRESETS)} are all")
-    named = env or peek(rest, "--env")
-    start = preset_for(preset or "fast", named) if file is None else _from_file(read_config(Path(file)), named)  # type: ignore[arg-type]
-    if env is not None:
-        start = dataclasses.replace(start, env=env)
+    env, start, rest = starting_point(args)
     given = parse(Train, rest, "asyncrl train", Train(start))
-    if env is None and file is None and not {"--help", "-h"} & set(rest) and peek(rest, "--env") is None:
+    if env is None and peek(rest, "--config") is None and not {"--help", "-h"} & set(rest):
         raise UserError("train what? Name an environment, as in: asyncrl train ALE/Pong-v5")
     from asyncrl.run import start_run
 
     return _report(start_run(given.settings, as_json=given.json), given.json)
-
-
-def _from_file(config: "Config", repeated: str | None) -> "Config":
-    """Return the configuration of a file; its run directory belongs to another run, and its import path needs trust."""
-    from asyncrl.trust import require_repeated
-
-    if repeated is None:
-        require_repeated(config.env, None)
-    return dataclasses.replace(config, run_dir=None)
 
 
 def resume_verb(args: Sequence[str]) -> int:
