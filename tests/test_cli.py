@@ -70,7 +70,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("train", "CartPole-v1", "more"), "more"),
         (
             ("train", "CartPole-v1", "--preset", "best"),
-            "there is no preset best: fast, paper, paper57, fast-continuous",
+            "there is no preset best: fast, paper, paper57, fast-vector",
         ),
         (("train", "CartPole-v1", "--preset", "paper", "--config", "x.toml"), "--preset and --config both say"),
         (("train", "CartPole-v1", "--config", "none.toml"), "cannot read none.toml: No such file"),
@@ -218,9 +218,18 @@ def test_every_verb_speaks_json_alone(tmp_path):
     assert told["plot"] == [{"picture": "curves.png"}]
 
 
-@pytest.mark.parametrize("preset", ["fast", "paper", "paper57"])
-@pytest.mark.parametrize("env", ["CartPole-v1", "ALE/Pong-v5"])
-def test_every_preset_trains(capsys, preset, env):
+@pytest.mark.parametrize(
+    ("preset", "env", "recorded"),
+    [
+        *((preset, "ALE/Pong-v5", preset) for preset in ("fast", "paper", "paper57")),
+        ("fast", "CartPole-v1", "fast-vector"),
+        ("paper", "CartPole-v1", "paper"),
+        ("paper57", "CartPole-v1", "paper57"),
+        ("fast", "asyncrl/Target-v0", "fast-continuous"),
+        ("paper", "asyncrl/Target-v0", "paper-continuous"),
+    ],
+)
+def test_every_preset_trains(capsys, preset, env, recorded):
     args = ["train", env, "--preset", preset, "--workers", "2", "--frames", "2k", "--run-dir", "run", "--json"]
     if env == "CartPole-v1":
         args += ["--network", "mlp"]
@@ -228,7 +237,7 @@ def test_every_preset_trains(capsys, preset, env):
     end = rows(capsys.readouterr().out)[-1]
     assert end["reason"] == "frames" and end["frames"] >= 2_000 and end["updates"] > 0
     assert end["steps"] * (4 if env.startswith("ALE/") else 1) == end["frames"]
-    assert f'preset = "{preset}"' in Path("run/config.toml").read_text()
+    assert f'preset = "{recorded}"' in Path("run/config.toml").read_text()
 
 
 def test_options_override_a_file(capsys):

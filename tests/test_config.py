@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asyncrl.config import Config
 from asyncrl.config_file import read_config, write_config
 from asyncrl.errors import UserError
-from asyncrl.presets import PRESETS, preset_for
+from asyncrl.presets import PRESETS, make_preset, preset_for
 from asyncrl.quantities import format_count, format_duration, parse_count, parse_number
 
 
@@ -147,7 +147,7 @@ def test_a_hand_written_file_starts_from_its_preset(tmp_path):
         ('env = ""', "it must be a Gymnasium id"),
         (
             'preset = "best"',
-            "there is no preset 'best': fast, paper, paper57, fast-continuous, paper-continuous are all",
+            "there is no preset 'best': fast, paper, paper57, fast-vector, fast-continuous, paper-continuous are all",
         ),
         ('preset = ["fast"]', "there is no preset"),
         ("[workers]\nx = 1", "it must be a whole number"),
@@ -233,16 +233,39 @@ def test_the_paper_preset_for_continuous_actions_is_the_papers():
     [
         ("paper", "asyncrl/Target-v0", "paper-continuous"),
         ("fast", "asyncrl/Target-v0", "fast-continuous"),
+        ("fast", "asyncrl/MemoryChain-v0", "fast-vector"),
+        ("fast", "asyncrl/Catch-v0", "fast"),
+        ("paper", "asyncrl/MemoryChain-v0", "paper"),
         ("paper57", "asyncrl/Target-v0", "paper57"),
         ("paper", "asyncrl/Catch-v0", "paper"),
         ("paper", "ALE/Pong-v5", "paper"),
         ("fast", None, "fast"),
     ],
 )
-def test_the_preset_is_chosen_by_the_actions(preset, env, chosen):
+def test_the_preset_is_chosen_by_the_world(preset, env, chosen):
     config = preset_for(preset, env)
     assert config.preset == chosen
     assert env is None or config.env == env
+
+
+@pytest.mark.parametrize("preset", ["fast", "fast-vector"])
+@pytest.mark.parametrize("algo", ["n-step-q", "one-step-q", "one-step-sarsa"])
+def test_in_fast_presets_the_schedules_of_q_methods_follow_the_length_of_the_run(preset, algo):
+    config = dataclasses.replace(make_preset(preset, algo), frames=50_000)
+    assert (config.algo, config.epsilon_end_frames, config.target_interval_frames) == (algo, 20_000, 200)
+    actor_critic, paper = make_preset(preset), make_preset("paper", algo)
+    for other in (actor_critic, paper):
+        assert (other.epsilon_end_frames, other.target_interval_frames) == (4_000_000, 40_000)
+    assert dataclasses.replace(paper, algo="a3c") == make_preset("paper")
+
+
+def test_a_file_starts_from_its_preset_for_its_method(tmp_path):
+    (tmp_path / "mine.toml").write_text('preset = "fast-vector"\nalgo = "one-step-q"\n')
+    assert read_config(tmp_path / "mine.toml") == make_preset("fast-vector", "one-step-q")
+
+
+def test_a_target_is_copied_at_least_after_every_frame():
+    assert Config(frames=100, target_frames=None).target_interval_frames == 1
 
 
 def test_whole_episodes_are_written_as_none():

@@ -1,6 +1,7 @@
 """The command line: one verb to train, one to show, one to plot."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -99,7 +100,9 @@ def train_verb(args: Sequence[str]) -> int:
         raise UserError("train what? Name an environment, as in: asyncrl train ALE/Pong-v5")
     from asyncrl.run import start_run
 
-    return _report(start_run(given.settings, as_json=given.json), given.json)
+    # The preset as it is for this world, by which name the file will be read again.
+    config = dataclasses.replace(given.settings, preset=start.preset)
+    return _report(start_run(config, as_json=given.json), given.json)
 
 
 def resume_verb(args: Sequence[str]) -> int:

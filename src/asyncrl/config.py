@@ -25,7 +25,7 @@ UpdateDiscipline = Literal["hogwild", "locked", "synchronous"]
 Schedule = Literal["processes", "simulated"]
 DelayName = Literal["constant", "uniform", "exponential", "pareto"]
 Device = Literal["cpu", "cuda"]
-PresetName = Literal["fast", "paper", "paper57", "fast-continuous", "paper-continuous"]
+PresetName = Literal["fast", "paper", "paper57", "fast-vector", "fast-continuous", "paper-continuous"]
 Initialization = Literal["torch", "orthogonal"]
 Scaling = Literal["none", "sqrt", "linear"]
 
@@ -42,8 +42,9 @@ class Config:
     algo: Algo = "a3c"
     # ff, or lstm: recurrent cells after the last hidden layer (section 5.1).
     core: Core = "ff"
-    # Where the settings start from: fast (least wall-clock time), paper (supplement 8) or paper57 (section 5.1);
-    # for continuous actions the first two mean fast-continuous and paper-continuous (supplement 9).
+    # Where the settings start from: fast (least wall-clock time), paper (supplement 8) or paper57 (section 5.1); for
+    # continuous actions the first two mean fast-continuous and paper-continuous (supplement 9), and where observations
+    # are no images fast means fast-vector.
     preset: PresetName = "fast"
     # Seed of everything random, 0 to 2147483647. Several workers race, so equal seeds give equal runs only with one
     # worker.
@@ -126,10 +127,11 @@ class Config:
     # Largest global norm of a gradient; none for the paper's subset runs, 40 for its 57 games (authors).
     max_grad_norm: float | None = None
 
-    # Q methods: frames over which epsilon falls from 1 (supplement 8: 4 million).
-    epsilon_frames: int = 4_000_000
-    # Q methods: frames between copies to the target parameters (I_target, supplement 8: 40000).
-    target_frames: int = 40_000
+    # Q methods: frames over which epsilon falls from 1 (supplement 8: 4 million); none: 0.4 of the run.
+    epsilon_frames: int | None = 4_000_000
+    # Q methods: frames between copies to the target parameters (I_target, supplement 8: 40000); none: a 250th of the
+    # run.
+    target_frames: int | None = 40_000
 
     # Seconds between checkpoints.
     checkpoint_every: float = 180.0
@@ -170,6 +172,16 @@ class Config:
             self.learning_rate
             * {"none": 1.0, "sqrt": math.sqrt(batch), "linear": float(batch)}[self.learning_rate_scaling]
         )
+
+    @property
+    def epsilon_end_frames(self) -> int:
+        """Global frame at which epsilon has fallen to its end."""
+        return 2 * self.frames // 5 if self.epsilon_frames is None else self.epsilon_frames
+
+    @property
+    def target_interval_frames(self) -> int:
+        """Frames between copies to the target parameters."""
+        return max(self.frames // 250, 1) if self.target_frames is None else self.target_frames
 
     @property
     def is_actor_critic(self) -> bool:

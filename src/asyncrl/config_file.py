@@ -10,7 +10,7 @@ import tomli_w
 
 from asyncrl.config import Config
 from asyncrl.errors import UserError
-from asyncrl.presets import PRESETS
+from asyncrl.presets import PRESETS, make_preset
 
 
 def write_config(path: Path, config: Config, provenance: dict[str, str]) -> None:
@@ -44,7 +44,7 @@ def read_config(path: Path) -> Config:
     if preset not in list(PRESETS):
         raise UserError(f"{path}: there is no preset {preset!r}: {', '.join(PRESETS)} are all")
     try:
-        return dataclasses.replace(PRESETS[preset](), **values)
+        return dataclasses.replace(make_preset(preset, values.get("algo", "a3c")), **values)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from gymnasium import spaces
 
-from asyncrl.config import Config, PresetName
+from asyncrl.config import Algo, Config, PresetName
 from asyncrl.envs.make import is_atari, opened_envs
 from asyncrl.machine import available_cores
+from asyncrl.torsos import is_image
 
 
 def fast_preset() -> Config:
@@ -55,6 +57,22 @@ def paper57_preset() -> Config:
     return dataclasses.replace(paper_preset(), preset="paper57", network="conv2015", t_max=20, max_grad_norm=40.0)
 
 
+def fast_vector_preset() -> Config:
+    """Return `fast` for worlds without images, which are cheap to step and small networks learn: larger steps."""
+    return dataclasses.replace(
+        fast_preset(),
+        preset="fast-vector",
+        envs_per_worker=4,
+        t_max=16,
+        frames=1_000_000,
+        learning_rate=3e-3,
+        epsilon=1e-5,
+        entropy_cost=0.005,
+        max_grad_norm=None,
+        separate_networks=True,
+    )
+
+
 def fast_continuous_preset() -> Config:
     """Return `fast` for continuous actions: separate networks, and no entropy bonus, which keeps a Gaussian wide."""
     return dataclasses.replace(
@@ -91,26 +109,51 @@ PRESETS: dict[PresetName, Callable[[], Config]] = {
     "fast": fast_preset,
     "paper": paper_preset,
     "paper57": paper57_preset,
+    "fast-vector": fast_vector_preset,
     "fast-continuous": fast_continuous_preset,
     "paper-continuous": paper_continuous_preset,
 }
-_CONTINUOUS: dict[PresetName, PresetName] = {"fast": "fast-continuous", "paper": "paper-continuous"}
+
+# What a preset says otherwise for methods that learn action values. The paper's four have the same settings.
+_FOR_ACTION_VALUES: dict[PresetName, dict[str, Any]] = {
+    "fast": {"epsilon_frames": None, "target_frames": None},
+    "fast-vector": {
+        "epsilon_frames": None,
+        "target_frames": None,
+        "t_max": 8,
+        "learning_rate": 1e-3,
+        "max_grad_norm": 10.0,
+    },
+}
+# What a preset is where observations are no images, and where actions are continuous.
+_FOR_VECTORS: dict[PresetName, PresetName] = {"fast": "fast-vector"}
+_FOR_CONTINUOUS: dict[PresetName, PresetName] = {"fast": "fast-continuous", "paper": "paper-continuous"}
 
 
-def preset_for(name: PresetName, env: str | None) -> Config:
-    """Return the preset `name` as it is for the world `env`, which is built once to see its actions.
+def make_preset(name: PresetName, algo: Algo = "a3c") -> Config:
+    """Return the preset `name` as it is for the method `algo`."""
+    config = dataclasses.replace(PRESETS[name](), algo=algo)
+    return config if config.is_actor_critic else dataclasses.replace(config, **_FOR_ACTION_VALUES.get(name, {}))
+
+
+def preset_for(name: PresetName, env: str | None, algo: Algo = "a3c") -> Config:
+    """Return the preset `name` as it is for `algo` in the world `env`, which is built once to see its spaces.
 
     Raises:
         UserError: if `env` cannot be built.
     """
     if env is None:
-        return PRESETS[name]()
-    if name in _CONTINUOUS and not is_atari(env) and _is_continuous(env):
-        name = _CONTINUOUS[name]
-    return dataclasses.replace(PRESETS[name](), env=env)
+        return make_preset(name, algo)
+    if not is_atari(env) and name in {*_FOR_VECTORS, *_FOR_CONTINUOUS}:
+        observations, actions = _spaces(env)
+        if isinstance(actions, spaces.Box):
+            name = _FOR_CONTINUOUS.get(name, name)
+        elif not is_image(observations):
+            name = _FOR_VECTORS.get(name, name)
+    return dataclasses.replace(make_preset(name, algo), env=env)
 
 
-def _is_continuous(env: str) -> bool:
+def _spaces(env: str) -> tuple[spaces.Space, spaces.Space]:
     # What the environment prints is no output of ours.
     with contextlib.redirect_stdout(sys.stderr), opened_envs(Config(env=env), 1) as envs:
-        return isinstance(envs.action_space, spaces.Box)
+        return envs.observation_space, envs.action_space

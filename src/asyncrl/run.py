@@ -67,7 +67,8 @@ def train(
     Args:
         env: Gymnasium id such as "ALE/Pong-v5", an import path "package.module:function", or a function that makes an
             environment: lambdas and functions of notebooks too. Files keep only its name.
-        preset: where the settings start from; "fast" and "paper" have settings of their own for continuous actions.
+        preset: where the settings start from; "fast" and "paper" have settings of their own for continuous actions,
+            and "fast" for observations that are no images.
         config: to start from instead of a preset.
         show: called twice a second with a `Progress`.
         announce: called with a line when something worth telling happens.
@@ -83,7 +84,7 @@ def train(
     named: Any = hand_over(env)
     if named is not None:
         settings["env"] = named
-    config = dataclasses.replace(config or preset_for(preset, named), **settings)
+    config = dataclasses.replace(config or preset_for(preset, named, settings.get("algo", "a3c")), **settings)
     return _train(config, new_run_dir(config), None, show, announce)
 
 

@@ -3,9 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from asyncrl.arguments import peek, split_positional
-from asyncrl.config import Config
+from asyncrl.config import Algo, Config
 from asyncrl.config_file import read_config
 from asyncrl.errors import UserError
 from asyncrl.presets import PRESETS, preset_for
@@ -36,5 +37,7 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
         config = dataclasses.replace(config, run_dir=None)  # another run's
     else:
         named = named or usual_env
-        config = preset_for(preset or "fast", named)  # type: ignore[arg-type]
+        algo = peek(rest, "--algo")
+        known = algo if algo in get_args(Algo) else "a3c"  # the parser will complain
+        config = preset_for(preset or "fast", named, known)  # type: ignore[arg-type]
     return named, config if env is None else dataclasses.replace(config, env=env), rest

@@ -230,7 +230,7 @@ class ParameterStore:
             self.target.copy_(self.theta)
 
     def _target_epoch(self) -> int:
-        return self.total(Counter.FRAMES) // self.config.target_frames
+        return self.total(Counter.FRAMES) // self.config.target_interval_frames
 
 
 def _num_bytes(shape: tuple[int, ...], dtype: type) -> int:

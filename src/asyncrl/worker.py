@@ -103,7 +103,7 @@ class Learner:
                         set_input_statistics_(network, statistics)
             if self.target is not None:
                 self.target_snapshot.copy_(store.target)
-                epsilons = annealed_epsilons(self.final_epsilons, frames, self.config.epsilon_frames)
+                epsilons = annealed_epsilons(self.final_epsilons, frames, self.config.epsilon_end_frames)
                 self.epsilons = torch.from_numpy(epsilons).float()
             return store.pull(self.snapshot)
 
