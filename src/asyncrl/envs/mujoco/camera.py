@@ -66,6 +66,7 @@ class Camera:
         scene, context, option, perturbation = self._drawing
         everything = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, self._data, option, perturbation, self._view, everything, scene)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)  # another camera's may be bound
         rectangle = mujoco.MjrRect(0, 0, *self._buffer.shape[:2])
         mujoco.mjr_render(rectangle, scene, context)
         mujoco.mjr_readPixels(self._buffer, None, rectangle, context)
@@ -91,7 +92,6 @@ class Camera:
                 scene.flags[flag] = 0
         context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_50)
         whole.offwidth, whole.offheight, quality.shadowsize, quality.offsamples = before
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
         return _Drawing(scene, context, mujoco.MjvOption(), mujoco.MjvPerturb())
 
 

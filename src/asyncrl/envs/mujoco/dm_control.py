@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -166,8 +167,13 @@ def load_task(domain: str, task: str) -> Any:
             from dm_control import suite
 
             return suite.load(domain, task, task_kwargs=options)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise UserError(f"dm_control/{domain}-{task}-v0 needs dm_control: {INSTALL_COMMAND}") from error
+    except ImportError as error:  # it also looks for an OpenGL that it is told to use
+        told = os.environ.get("MUJOCO_GL")
+        raise UserError(
+            f"dm_control cannot be loaded: {error}" + (f"; unset MUJOCO_GL={told}" if told else "")
+        ) from error
     except AttributeError as error:
         versions = f"dm_control {version('dm_control')} and mujoco {version('mujoco')}"
         raise UserError(
