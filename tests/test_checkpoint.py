@@ -152,6 +152,27 @@ def test_damage_is_told_in_one_line(run, name, harm):
     assert_refused(run.path, "damaged|no readable checkpoint")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frames": -1},
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"generation": -1},
+        {"generation": 10**30},
+        {"order_position": "three"},
+        {"order_position": 1.5},
+        {"evaluation": {"score": 3}},
+        {"evaluation": {"evaluated_score": "high"}},
+    ],
+    ids=str,
+)
+def test_numbers_that_no_training_would_write_are_refused(run, change):
+    path = run.save(1_000)
+    change_state(path, **change)
+    assert_refused(path, f"is damaged: state.json has no proper {next(iter(change))}")
+
+
 def test_damage_with_fitting_sums_is_told_in_one_line(run):
     path = run.save(1_000)
     (path / "parameters.safetensors").write_bytes(b"\xff" * 100)

@@ -55,3 +55,18 @@ def test_what_cannot_be_drawn(tmp_path):
         with pytest.raises(UserError, match=f"cannot write .*{out}"):
             plot_runs([run], tmp_path / out)
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("row", ['{"score": 1.0}', '{"score": "x", "at_frames": 1, "at_seconds": 1}'])
+def test_damaged_rows_are_told(tmp_path, row):
+    run = make_run(tmp_path / "run", [1.0])
+    (run / "episodes.jsonl").write_text(row + "\n")
+    with pytest.raises(UserError, match=r"the rows of .*run are damaged: "):
+        plot_runs([run], tmp_path / "x.png")
+
+
+def test_what_is_no_row_is_left_out(tmp_path):
+    run = make_run(tmp_path / "run", [1.0, 2.0])
+    with (run / "episodes.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\n3\nnull\n{"score": 1\n' + b"[" * 100_000)
+    assert _curve(run)["score"].tolist() == [1.0, 1.5]

@@ -203,3 +203,9 @@ def test_a_thousand_workers_fit(tmp_path: Path) -> None:
     assert run.outcome is not None and run.outcome.progress.frames >= 10_000
     lags = [int(lag) for row in run.metrics() for lag in row["staleness_histogram"]]
     assert max(lags) > 1024
+
+
+def test_a_worker_that_fails_ends_the_run_in_one_line_and_what_it_learned_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^worker 0 failed: RuntimeError: the ball is lost \(.*worlds.py, line \d+\)$"):
+        train(tmp_path / "run", env="worlds:raising", workers=1, envs_per_worker=1)
+    assert asyncrl.load(tmp_path / "run").checkpoint.state["frames"] > 400

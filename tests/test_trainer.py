@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import worlds
 
 import asyncrl
 from asyncrl import pool
@@ -302,6 +303,19 @@ def test_q_methods_resume_with_their_target():
     assert torch.equal(trainer.store.target, target)
     trainer.store._copy_target_at_crossing()  # not due: the run had copied at this epoch
     assert torch.equal(trainer.store.target, target) and not torch.equal(target, trainer.store.theta)
+
+
+def test_a_world_that_has_changed_since_is_not_resumed(finished, monkeypatch):
+    run = copied(finished)
+    init = worlds.Tiny.__init__
+
+    def widened(self, *args) -> None:
+        init(self, *args)
+        self.action_space = worlds.spaces.Discrete(3)
+
+    monkeypatch.setattr(worlds.Tiny, "__init__", widened)
+    with pytest.raises(UserError, match=r"worlds:tiny has another action space now than in .*: train anew"):
+        asyncrl.resume(run.path, env="worlds:tiny", frames=9_000)
 
 
 @pytest.mark.parametrize(

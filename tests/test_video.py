@@ -56,7 +56,23 @@ def test_a_world_without_pictures_is_told(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("env", ["worlds:renders_none", "asyncrl/MemoryChain-v0"])
+@pytest.mark.parametrize(
+    ("env", "complaint"),
+    [
+        ("worlds:broken", "the environment failed: RuntimeError"),
+        ("worlds:unbuildable", "unbuildable cannot be made: Ru"),
+    ],
+)
+def test_a_world_that_fails_is_told_in_one_line(tmp_path, env, complaint):
+    agent = make_agent("worlds:tiny", env)
+    agent.config = dataclasses.replace(agent.config, env=env)
+    with pytest.raises(UserError, match=complaint) as caught:
+        record(agent, tmp_path / "out.mp4")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("env", ["worlds:renders_none", "worlds:cannot_render"])
 def test_a_world_that_renders_nothing_is_told(tmp_path, env):
     with pytest.raises(UserError, match=r"there is no picture to film: \w"):
         record(make_agent(env, env), tmp_path / "out.mp4")

@@ -128,6 +128,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         raise UserError(f"{path} was written by another version of asyncrl: this one reads schema {SCHEMA}")
     wrong = [name for name, kind in _STATE.items() if not isinstance(state.get(name), kind)]
+    if not wrong:
+        wrong = _out_of_range(state)
     if wrong:
         raise UserError(f"{path} is damaged: state.json has no proper {wrong[0]}")
     tensors = []
@@ -140,6 +142,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         except SafetensorError as error:
             raise UserError(f"{file} is damaged: {error}") from None
     return Checkpoint(path, state, tensors[0], tensors[1])
+
+
+def _out_of_range(state: dict[str, Any]) -> list[str]:
+    """Return the names of numbers that no training would write."""
+    counts = {name: state.get(name, 0) for name in ("frames", "seconds", "generation", "order_position")}
+    wrong = [name for name, count in counts.items() if not isinstance(count, int | float) or not 0 <= count < 2**62]
+    wrong += [name for name in ("generation", "order_position") if not isinstance(counts[name], int)]
+    score = (state["evaluation"] or {"evaluated_score": 0}).get("evaluated_score")
+    return wrong if isinstance(score, int | float) else [*wrong, "evaluation"]
 
 
 def find_checkpoint(path: Path, which: str = "latest") -> Path:

@@ -57,7 +57,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return 141  # the reader of our output has gone, as in `| head`
     except OSError as error:
         _leave_stdout()
-        print(f"asyncrl: {error.filename + ': ' if error.filename else ''}{error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"asyncrl: {where}{' '.join(str(error.strerror or error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -176,6 +177,7 @@ def eval_verb(args: Sequence[str]) -> int:
         raise UserError(f"--episodes is {given.episodes}: it must be at least 1")
     mode = given.mode
     from asyncrl.agent import load
+    from asyncrl.journals import json_line
 
     _check_seed(given.seed)
     agent = load(run, given.checkpoint, env=given.env)
@@ -196,7 +198,7 @@ def eval_verb(args: Sequence[str]) -> int:
         "scores": scores,
     }
     if given.json:
-        print(json.dumps(row))
+        print(json_line(row))
     else:
         print(
             f"{row['env']} after {row['frames']:,} frames, {mode}{', sticky' if row['sticky'] else ''}: "

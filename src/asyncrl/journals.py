@@ -102,18 +102,23 @@ class Events:
 
 def json_line(row: dict[str, Any]) -> str:
     """Return `row` as JSON; what is not finite becomes null, since JSON has no NaN."""
-    finite = {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in row.items()}
-    return json.dumps(finite, allow_nan=False)
+    return json.dumps(_finite(row), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(x) for name, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file; a line cut short by a crash is left out."""
+    """Return the rows of a file; what is no row, as a line cut short by a crash, is left out."""
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    return [row for row in rows if isinstance(row, dict)]

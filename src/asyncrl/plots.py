@@ -26,7 +26,10 @@ def plot_runs(runs: list[Path], out: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     for run, colour in zip(runs, _COLOURS * (1 + len(runs) // len(_COLOURS)), strict=False):
         label = _label(run)
-        curve, dots = _curve(run), _evaluations(run)
+        try:
+            curve, dots = _curve(run), _evaluations(run)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise UserError(f"the rows of {run} are damaged: {type(error).__name__}: {error}") from None
         for axis, column, scale in ((axes[0], "frames", 1e6), (axes[1], "seconds", 60.0)):
             axis.plot(curve[column] / scale, curve["score"], color=colour, label=label, linewidth=1.6)
             if len(dots["score"]):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from asyncrl.config import Config
+from asyncrl.errors import blaming
 from asyncrl.networks import InputStatistics
 from asyncrl.orders import Event, drawn_order, recorded_order, rounds
 from asyncrl.processes import Pending, Report
@@ -66,7 +67,11 @@ class Simulation:
         self._begin_era()
 
     def poll(self, timeout: float) -> list[Report]:
-        """Let workers pull and push for `timeout` seconds or until the era ends; return what they did."""
+        """Let workers pull and push for `timeout` seconds or until the era ends; return what they did.
+
+        Raises:
+            UserError: if one fails, as where its environment raises.
+        """
         if self._era_is_over and not self.exhausted:
             self.generation += 1
             self._begin_era()
@@ -108,7 +113,8 @@ class Simulation:
         self._close()
         for worker in range(self.config.workers):
             shared = self.learners[0] if self.learners else None
-            self.learners.append(Learner(self.config, worker, self.generation, self.statistics, shared))
+            with blaming(f"worker {worker} cannot begin"):
+                self.learners.append(Learner(self.config, worker, self.generation, self.statistics, shared))
         self._order = self._make_order()
         every, frames = self.config.checkpoint_frames, self.store.total(Counter.FRAMES)
         self._end_frames = min(self.config.frames, (frames // every + 1) * every)
@@ -139,7 +145,8 @@ class Simulation:
         if pulls and not self._closing:
             learner = self.learners[worker]
             pulled_updates = learner.pull(self.store)
-            self._in_flight[worker] = compute_update(learner), pulled_updates
+            with blaming(f"worker {worker} failed"):  # nobody would restart it here
+                self._in_flight[worker] = compute_update(learner), pulled_updates
         elif not pulls and worker in self._in_flight:  # a recorded worker may have been killed in between
             self._push(worker, *self._in_flight.pop(worker))
 

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from asyncrl.checkpoint import Checkpoint, input_statistics, restore_network
+from asyncrl.checkpoint import Checkpoint, encode_space, input_statistics, restore_network
 from asyncrl.config import Config
 from asyncrl.envs import Environments
 from asyncrl.envs.actions import ActionMap
 from asyncrl.envs.make import opened_envs
-from asyncrl.errors import blaming
+from asyncrl.errors import UserError, blaming
 from asyncrl.inputs import InputStatistics, statistics_of, sums_of
 from asyncrl.networks import Network, make_network
 from asyncrl.torsos import is_image
@@ -44,9 +44,16 @@ def fresh_start(config: Config) -> Start:
 
 
 def restored_start(config: Config, checkpoint: Checkpoint) -> Start:
-    """Go on from a checkpoint, with the statistics it was trained with."""
+    """Go on from a checkpoint, with the statistics it was trained with.
+
+    Raises:
+        UserError: if it is not of this network, or the environment has become another one.
+    """
     with opened_envs(config, 1) as envs:
         network = restore_network(config, checkpoint)
+        for name, space in (("observation", envs.observation_space), ("action", envs.action_space)):
+            if encode_space(space) != checkpoint.state["spaces"][name]:
+                raise UserError(f"{config.env} has another {name} space now than in {checkpoint.path}: train anew")
         statistics = input_statistics(config, checkpoint)
         sums = checkpoint.optimizer.get("input_sums")
         return Start(

@@ -13,7 +13,7 @@ from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
 from asyncrl.envs.atari import FRAMES_PER_STEP, AtariMirror
 from asyncrl.envs.make import is_atari, make_filmed_env
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, blaming
 from asyncrl.evaluate import Mode, Player
 from asyncrl.rollout import Episode
 from asyncrl.trust import require_repeated
@@ -49,7 +49,8 @@ def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, m
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write {path.name} to")
     _import_ffmpeg()
-    stage = _make_stage(agent.config, seed)
+    with blaming(f"{agent.config.env} cannot be made"):
+        stage = _make_stage(agent.config, seed)
     aside = path.with_name(f".{path.name}.part.mp4")
     try:
         player = Player(agent.config, agent.network, 1, mode, seed)
@@ -63,7 +64,8 @@ def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, m
 
 
 def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) -> Episode:
-    observations = stage.envs.reset(seed=seed)
+    with blaming("the environment failed"):
+        observations = stage.envs.reset(seed=seed)
     try:
         first = stage.picture(None)
     except Exception as error:  # of the world's code, which may raise anything
@@ -73,7 +75,8 @@ def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) 
         write(first)
         while steps < max_steps:
             actions = player.act(observations)
-            step = stage.envs.step(actions)
+            with blaming("the environment failed"):
+                step = stage.envs.step(actions)
             observations, score, steps = step.observations, score + float(step.rewards[0]), steps + 1
             truncated = bool(step.truncated[0])
             write(stage.picture(actions))
