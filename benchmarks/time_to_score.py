@@ -133,6 +133,8 @@ def time_peer(learner: Learner, args: Arguments) -> dict[str, Any]:
         with running(command, dict(peer_variables(args.threads))) as process:
             evaluations = list(judged(process, Path(folder), learner, args, started))
         wall = time.monotonic() - started
+    if not evaluations:
+        raise UserError(f"no policy was written within {args.cap:g} s")
     return summary(evaluations, args.score, wall)
 
 

@@ -54,7 +54,7 @@ def write_snapshot(folder: Path, steps: int, policy: nn.Module) -> None:
     frames = torch.zeros(2, 4, 84, 84, dtype=torch.uint8)
     with torch.no_grad():
         script = torch.jit.trace(policy, frames, check_trace=False)
-    aside = folder / ".writing"
+    aside = folder / "writing"
     script.save(str(aside))
     aside.rename(folder / f"{steps}.pt")
 

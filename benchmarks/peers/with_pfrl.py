@@ -6,9 +6,11 @@ pfrl 0.4.0 knows the old Gym interface only, hence the small environment here. O
 import argparse
 import logging
 import os
+import signal
 import tempfile
 import threading
 import time
+import traceback
 
 import gym.spaces
 import numpy as np
@@ -67,9 +69,13 @@ def make_agent(args: argparse.Namespace, num_actions: int) -> a3c.A3C:
 
 
 def watch_steps(watch, steps, stop) -> None:
-    """Stop the training when the watch says so."""
-    while not watch.is_over(steps.value):
-        time.sleep(POLL_SECONDS)
+    """Stop the training when the watch says so. This is a thread, whose failure alone would end nothing."""
+    try:
+        while not watch.is_over(steps.value):
+            time.sleep(POLL_SECONDS)
+    except BaseException:
+        traceback.print_exc()
+        os.killpg(0, signal.SIGKILL)
     stop.set()
     finish(watch)
 

@@ -19,7 +19,7 @@ from shared import ENDLESS_STEPS, FRAMES_PER_STEP, PUBLISHED_STEPS, finish, game
 from torch import Tensor, nn
 
 # EnvPool 1.2.5 wants a newer gymnasium. Done on import, since each process of Sample Factory imports this file.
-gymnasium.vector.VectorEnv.closed = False
+gymnasium.vector.VectorEnv.closed, gymnasium.vector.VectorEnv.viewer = False, None
 # Its names for the two networks: convolutions, then hidden units.
 ARCHITECTURES = {"conv2013": ("convnet_impala", 256), "conv2015": ("convnet_atari", 512)}
 
