@@ -9,7 +9,7 @@ from asyncrl import worker
 from asyncrl.cli import main
 from asyncrl.config import Config
 from asyncrl.config_file import read_config
-from asyncrl.presets import fast_preset
+from asyncrl.presets import preset_for
 from asyncrl.profile import profile_of
 from asyncrl.roofline import FLOORS, floors
 from asyncrl.spans import SPANS, Spans, time_learner_
@@ -132,7 +132,9 @@ def test_tune_proposes_what_train_accepts(tmp_path, capsys):
     assert (config.workers, config.envs_per_worker) == tuple(
         row["proposal"][name] for name in ("workers", "envs_per_worker")
     )
-    assert config.frames == fast_preset().frames and row["command"].endswith(f"train --config {out}")
+    assert config.frames == preset_for("fast", "CartPole-v1").frames and row["command"].endswith(
+        f"train --config {out}"
+    )
 
 
 @pytest.mark.parametrize(
