@@ -142,7 +142,7 @@ def judged(
     process: subprocess.Popen, folder: Path, learner: Learner, args: Arguments, started: float
 ) -> Iterator[dict[str, Any]]:
     """Yield an evaluation of each policy written, until the score or the cap is reached. Pauses do not count."""
-    paused, seen = 0.0, set()
+    paused, due, seen = 0.0, 0.0, set()
     while (seconds := time.monotonic() - started - paused) < args.cap + args.every:
         if process.poll() is not None:
             raise UserError(f"the training ended by itself (exit code {process.returncode}): see above")
@@ -152,6 +152,9 @@ def judged(
             continue
         path = new[0]
         seen.add(path)
+        if seconds < due:
+            continue  # its clock went on while it was stopped, so it writes one as soon as it wakes
+        due = seconds + 0.9 * args.every
         before = time.monotonic()
         os.killpg(process.pid, signal.SIGSTOP)
         found = judge(path, args.env, episodes=args.episodes, fires=learner.fires, seed=args.seed)
