@@ -9,7 +9,7 @@ from asyncrl import worker
 from asyncrl.cli import main
 from asyncrl.config import Config
 from asyncrl.config_file import read_config
-from asyncrl.presets import preset_for
+from asyncrl.presets import fast_preset, preset_for
 from asyncrl.profile import profile_of
 from asyncrl.roofline import FLOORS, floors
 from asyncrl.spans import SPANS, Spans, time_learner_
