@@ -91,7 +91,7 @@ def main() -> None:
     algorithm = make_algorithm(args, actor, envs)
     buffer = VectorReplayBuffer(2 * STEPS, args.envs, ignore_obs_next=False)
     collector = Collector[CollectStats](algorithm, envs, buffer, exploration_noise=True)
-    watch = make_watch(args, lambda: Scaled(torso.layers, actor.last))
+    watch = make_watch(args, lambda: Scaled(torso.layers, actor.last.model))  # its MLP around them warns when traced
 
     def between_iterations(epoch: int, steps: int) -> None:
         if watch.is_over(steps):
