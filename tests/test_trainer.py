@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import worlds
+from safetensors.torch import load_file
 
 import asyncrl
 from asyncrl import pool
@@ -375,6 +376,17 @@ def test_numbers_of_several_reports_are_weighted_by_their_updates():
     assert gatherer.stats == {"entropy": 2.0} and gatherer.mean_score == 2.0  # nothing newer yet
     gatherer.add(Report(0, 1, {"entropy": 9.0}, {4: 1}))
     assert gatherer.stats == {"entropy": 9.0} and gatherer.mean_staleness == 4.0
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_learning_that_diverges_ends_in_one_line_and_leaves_no_broken_checkpoint(env, capfd):
+    config = Config(env=env, workers=2, optimizer="momentum-sgd", learning_rate=1e30, frames=100_000)
+    told: list[str] = []
+    with pytest.raises(UserError, match=r"learning diverged: .* lower --learning-rate"):
+        train(config, told)
+    assert "Traceback" not in capfd.readouterr().err + "".join(told)
+    for path in Path("run/checkpoints").rglob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(path).values())
 
 
 def test_json_rows_survive_what_is_not_finite_and_a_crash(tmp_path):

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend."""
+"""The exceptions for what a user can mend."""
 
 import contextlib
 import traceback
@@ -7,6 +7,13 @@ from collections.abc import Iterator
 
 class UserError(Exception):
     """A mistake in what the user asked: one line saying what is wrong and what to do. The command line exits with 2."""
+
+
+class DivergedError(UserError):
+    """Numbers that learning made are no longer finite; nothing of them has reached the shared parameters."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"learning diverged: {what} is no finite number any more; use a lower --learning-rate")
 
 
 @contextlib.contextmanager

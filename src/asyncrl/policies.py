@@ -14,7 +14,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from asyncrl import losses
-from asyncrl.errors import UserError
+from asyncrl.errors import DivergedError, UserError
 
 VARIANCE_FLOOR = 1e-6  # a log-probability must stay finite when the policy becomes certain
 
@@ -25,9 +25,19 @@ class Categorical(NamedTuple):
     log_policy: Tensor  # [T, B, A], normalised log-probabilities
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw actions [T, B]."""
+        """Draw actions [T, B].
+
+        Raises:
+            DivergedError: if a probability is not finite.
+        """
         rows = self.log_policy.exp().flatten(0, -2)
-        return torch.multinomial(rows, 1, generator=generator).view(self.log_policy.shape[:-1])
+        try:
+            actions = torch.multinomial(rows, 1, generator=generator)
+        except RuntimeError:  # it looks at them anyway, so that nothing else need look at each step
+            if bool(rows.isfinite().all()):
+                raise
+            raise DivergedError("the policy") from None
+        return actions.view(self.log_policy.shape[:-1])
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return log pi(a|s) [T, B]."""
@@ -72,9 +82,16 @@ class Gaussian(NamedTuple):
     variance: Tensor  # [T, B, 1] (spherical, the paper) or [T, B, A]
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw actions [T, B, A]."""
+        """Draw actions [T, B, A].
+
+        Raises:
+            DivergedError: if one is not finite, which no simulator could make anything of.
+        """
         noise = torch.randn(self.mean.shape, generator=generator)
-        return self.mean + self.variance.sqrt() * noise
+        actions = self.mean + self.variance.sqrt() * noise
+        if not bool(actions.isfinite().all()):
+            raise DivergedError("the policy")
+        return actions
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return log pi(a|s) [T, B], summed over the dimensions."""

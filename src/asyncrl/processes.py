@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from asyncrl.config import Config
-from asyncrl.errors import UserError
+from asyncrl.errors import DivergedError, UserError
 from asyncrl.inputs import InputStatistics
 from asyncrl.rollout import Episode
 from asyncrl.store import ParameterStore
@@ -173,6 +173,9 @@ def run_worker(
             learner.close()
     except (BrokenPipeError, ConnectionResetError):
         sys.exit(1)  # the trainer is gone
+    except DivergedError as error:
+        pipe.send(Report(worker, mistake=str(error)))
+        sys.exit(1)
     except UserError as error:
         pipe.send(Report(worker, mistake=f"{error} (in a worker: it imports nothing of your script)"))
         sys.exit(1)

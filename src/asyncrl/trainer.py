@@ -210,6 +210,9 @@ class Trainer:
         is_best = self._is_best()
         best = self.gatherer.mean_score if is_best else self._best_saved
         self.theta.copy_(self.store.theta)
+        if not bool(self.theta.isfinite().all()):
+            self.announce("no checkpoint is kept: the parameters are no finite numbers any more")
+            return
         self._freeze_inputs()
         if self.saving.save(self.store, self.network, self._state(best), is_best=is_best, is_last=is_last):
             self._best_saved = best

@@ -1,5 +1,6 @@
 """The actor-learner: `compute_update` is the body of the paper's Algorithm S3, and nothing else."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from asyncrl.algorithms import ALGORITHMS, Algorithm, Stats
 from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
+from asyncrl.errors import DivergedError
 from asyncrl.exploration import annealed_epsilons, draw_final_epsilons
 from asyncrl.inputs import InputStatistics, statistics_of, sums_of
 from asyncrl.networks import (
@@ -141,7 +143,11 @@ def _on_device(rollout: Rollout, device: torch.device) -> Rollout:
 
 
 def compute_update(learner: Learner) -> Update:
-    """Do one pass of Algorithm S3's loop under the present snapshot: act for t_max steps, return the gradient."""
+    """Do one pass of Algorithm S3's loop under the present snapshot: act for t_max steps, return the gradient.
+
+    Raises:
+        DivergedError: if the gradient is not finite. A single one would make all shared parameters so, for all workers.
+    """
     config, algorithm, worker = learner.config, learner.algorithm, learner.state
     for tape in learner.tapes:
         tape.rewind()
@@ -151,6 +157,8 @@ def compute_update(learner: Learner) -> Update:
         loss, stats = algorithm.loss(learner.network, learner.target, rollout, config, learner.done)
     gradient = flat_gradient(loss, learner.network).cpu()
     stats["gradient_norm"] = clip_global_norm_(gradient, config.max_grad_norm)
+    if not math.isfinite(stats["gradient_norm"]):
+        raise DivergedError("a gradient")
     steps = rollout.rewards.numel()
     episodes, worker.finished = worker.finished, []
     inputs = sums_of(rollout.observations[:-1].numpy()) if learner.measures else None
