@@ -12,7 +12,7 @@ import pytest
 from asyncrl.cli import main
 
 TESTS = Path(__file__).parent
-VERBS = ("train", "resume", "eval", "record", "plot", "bench", "tune")
+VERBS = ("train", "resume", "eval", "record", "plot", "envs", "bench", "tune")
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        (("trian", "CartPole-v1"), "there is no verb 'trian', only train, resume, eval, record, plot, bench, tune"),
+        (("trian", "CartPole-v1"), "there is no verb 'trian', only train, resume, eval, record, plot, envs, bench,"),
         (("train",), "train what? Name an environment"),
         (("train", "CartPol-v1"), "there is no environment CartPol-v1: did you mean CartPole-v1?"),
         (("train", "ALE/Pnog-v5"), "there is no Atari game ALE/Pnog-v5: did you mean ALE/Pong-v5?"),
@@ -113,6 +113,8 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("record", "RUN", "nowhere/out.mp4"), "there is no folder nowhere to write out.mp4 to"),
         (("record", "RUN", "out.mp4", "--seed", "-1"), "--seed is -1"),
         (("plot",), "plot what?"),
+        (("envs", "Pong"), "Pong"),
+        (("envs", "--jsn"), "did you mean --json?"),
         (("plot", "there"), "cannot read there/config.toml"),
         (("plot", "RUN", "--out", "nowhere/x.png"), "cannot write nowhere/x.png"),
         (("plot", "RUN", "--out", "x.docx"), "cannot write x.docx"),

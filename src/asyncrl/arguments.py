@@ -5,6 +5,7 @@ import difflib
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
@@ -72,6 +73,14 @@ def split_positional(args: Sequence[str]) -> tuple[str | None, list[str]]:
     if args and not args[0].startswith("-"):
         return args[0], list(args[1:])
     return None, list(args)
+
+
+def run_argument(args: Sequence[str], verb: str) -> tuple[Path, list[str]]:
+    """Return the run that comes first on the command line of `verb`, and the remaining arguments."""
+    run, rest = split_positional(args)
+    if run is None and not {"--help", "-h"} & set(rest):
+        raise UserError(f"{verb} what? Name a run, as in: asyncrl {verb} runs/ALE-Pong-v5/...")
+    return Path(run or ""), rest
 
 
 def peek(args: Sequence[str], option: str) -> str | None:

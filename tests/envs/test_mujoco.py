@@ -311,10 +311,10 @@ envs[1].render()
     def test_asyncrl_films_gymnasiums_own_tasks_without_a_screen(self):
         code = """
 from asyncrl.config import Config
-from asyncrl.envs.make import make_rendering_envs
-envs = make_rendering_envs(Config(env="InvertedPendulum-v5"))
+from asyncrl.envs.make import make_filmed_env
+envs = make_filmed_env(Config(env="InvertedPendulum-v5"))
 envs.reset(seed=0)
-print(envs.render().std() > 1)
+print(envs.picture().std() > 1)
 """
         status, out, told = run_python(code, DISPLAY="")
         assert status == 0 and out == "True\n", told

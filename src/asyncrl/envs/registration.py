@@ -33,7 +33,7 @@ _MANIPULATION = (
     "reassemble_3_bricks_fixed_order", "reassemble_5_bricks_random_order", "stack_2_bricks",
     "stack_2_bricks_moveable_base", "stack_2_of_3_bricks_random_order", "stack_3_bricks", "stack_3_bricks_random_order",
 )  # fmt: skip
-_GYMNASIUM_MUJOCO = (
+GYMNASIUM_MUJOCO = (
     "Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum",
     "Pusher", "Reacher", "Swimmer", "Walker2d",
 )  # fmt: skip
@@ -62,7 +62,7 @@ def our_worlds() -> dict[str, World]:
     for task in _MANIPULATION:
         options = {"domain": "manipulation", "task": f"{task}_features"}
         worlds[f"dm_control/{task}_features-v0"] = World(_DM_CONTROL, options, **unchecked)
-    for name in _GYMNASIUM_MUJOCO:
+    for name in GYMNASIUM_MUJOCO:
         worlds[f"asyncrl/{name}-pixels-v5"] = World(_PIXELS, {"task": f"{name}-v5"}, **unchecked)
     return worlds
 

@@ -1,0 +1,152 @@
+"""The verbs that show what was trained: `eval`, `record` and `plot`."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Annotated, Literal
+
+from asyncrl.arguments import parse, run_argument, split_positional
+from asyncrl.errors import UserError
+
+Mode = Literal["sampled", "greedy"]
+
+
+@dataclass(frozen=True)
+class EvalArguments:
+    """Play full episodes with a trained agent and report raw scores."""
+
+    # How many.
+    episodes: int = 30
+    # Take the likeliest action instead of drawing from the policy (Q methods: epsilon 0.01).
+    greedy: bool = False
+    # Draw actions from the policy; the default.
+    sampled: bool = False
+    # Atari: sticky actions, whatever the run was trained with.
+    sticky: bool = False
+    # The checkpoint to play.
+    checkpoint: Literal["latest", "best"] = "latest"
+    # Of environments and draws, 0 to 2147483647.
+    seed: int = 0
+    # Repeats the run's environment, if that is an import path.
+    env: str | None = None
+    # Report in JSON.
+    json: bool = False
+
+    @property
+    def mode(self) -> Mode:
+        """How actions are chosen."""
+        if self.greedy and self.sampled:
+            raise UserError("--greedy and --sampled exclude each other")
+        return "greedy" if self.greedy else "sampled"
+
+
+def eval_verb(args: Sequence[str]) -> int:
+    """Play full episodes."""
+    run, rest = run_argument(args, "eval")
+    given = parse(EvalArguments, rest, "asyncrl eval", EvalArguments())
+    if given.episodes < 1:
+        raise UserError(f"--episodes is {given.episodes}: it must be at least 1")
+    mode = given.mode
+    from asyncrl.agent import load
+    from asyncrl.journals import json_line
+
+    _check_seed(given.seed)
+    agent = load(run, given.checkpoint, env=given.env)
+    sticky = True if given.sticky else None
+    with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
+        episodes = agent.evaluate(given.episodes, mode=mode, seed=given.seed, sticky=sticky)
+    scores = [episode.score for episode in episodes]
+    row = {
+        "env": agent.config.env,
+        "frames": agent.checkpoint.state["frames"],
+        "mode": mode,
+        "sticky": given.sticky or agent.config.sticky,
+        "episodes": len(scores),
+        "mean": fmean(scores),
+        "deviation": pstdev(scores),
+        "min": min(scores),
+        "max": max(scores),
+        "scores": scores,
+    }
+    if given.json:
+        print(json_line(row))
+    else:
+        print(
+            f"{row['env']} after {row['frames']:,} frames, {mode}{', sticky' if row['sticky'] else ''}: "
+            f"{row['mean']:.2f} +- {row['deviation']:.2f} over {len(scores)} episodes "
+            f"({row['min']:g} to {row['max']:g})"
+        )
+    return 0
+
+
+@dataclass(frozen=True)
+class RecordArguments:
+    """Film one episode of a trained agent."""
+
+    # Take the likeliest action instead of drawing from the policy.
+    greedy: bool = False
+    # The checkpoint to play.
+    checkpoint: Literal["latest", "best"] = "latest"
+    # Of environment and draws, 0 to 2147483647.
+    seed: int = 0
+    # Repeats the run's environment, if that is an import path.
+    env: str | None = None
+    # Report in JSON.
+    json: bool = False
+
+
+def record_verb(args: Sequence[str]) -> int:
+    """Film an episode."""
+    run, rest = run_argument(args, "record")
+    out, rest = split_positional(rest)
+    given = parse(RecordArguments, rest, "asyncrl record", RecordArguments())
+    if out is None:
+        raise UserError("record to where? Name a video, as in: asyncrl record RUN out.mp4")
+    from asyncrl.agent import load
+    from asyncrl.video import record
+
+    _check_seed(given.seed)
+    agent = load(run, given.checkpoint, env=given.env)
+    with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
+        episode = record(agent, Path(out), mode="greedy" if given.greedy else "sampled", seed=given.seed)
+    if given.json:
+        print(json.dumps({"video": out, "score": episode.score, "steps": episode.steps}))
+    else:
+        print(f"{out}: score {episode.score:g} in {episode.steps:,} steps")
+    return 0
+
+
+@dataclass(frozen=True)
+class PlotArguments:
+    """Draw learning curves of one or more runs, against frames and against time."""
+
+    # The picture to write.
+    out: Annotated[Path, "png"] = Path("curves.png")
+    # Report in JSON.
+    json: bool = False
+
+
+def plot_verb(args: Sequence[str]) -> int:
+    """Draw learning curves."""
+    runs: list[Path] = []
+    run, rest = split_positional(args)
+    while run is not None:
+        runs.append(Path(run))
+        run, rest = split_positional(rest)
+    given = parse(PlotArguments, rest, "asyncrl plot", PlotArguments())
+    if not runs:
+        raise UserError("plot what? Name one run or more, as in: asyncrl plot runs/ALE-Pong-v5/*")
+    from asyncrl.plots import plot_runs
+
+    plot_runs(runs, given.out)
+    print(json.dumps({"picture": str(given.out)}) if given.json else f"{given.out}: {len(runs)} run(s)")
+    return 0
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**31:
+        raise UserError(f"--seed is {seed}: it must be between 0 and 2147483647")

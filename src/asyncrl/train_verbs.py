@@ -1,0 +1,93 @@
+"""The verbs `train` and `resume`."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asyncrl.arguments import parse, peek, run_argument
+from asyncrl.errors import UserError
+
+if TYPE_CHECKING:
+    from asyncrl.run import Run
+
+
+def train_verb(args: Sequence[str]) -> int:
+    """Train an agent."""
+    import tyro
+
+    from asyncrl.config import Config
+    from asyncrl.starting import starting_point
+
+    @dataclass(frozen=True)
+    class Train:
+        """Train ENV with asynchronous actor-learners. Options not given are those of --config or --preset."""
+
+        settings: tyro.conf.OmitArgPrefixes[Config]
+        # A TOML file to start from, such as the config.toml of another run.
+        config: Path | None = None
+        # Report in JSON, one object a line.
+        json: bool = False
+
+    env, start, rest = starting_point(args)
+    given = parse(Train, rest, "asyncrl train", Train(start))
+    if env is None and peek(rest, "--config") is None and not {"--help", "-h"} & set(rest):
+        raise UserError("train what? Name an environment, as in: asyncrl train ALE/Pong-v5")
+    from asyncrl.run import start_run
+
+    # The preset as it is for this world, by which name the file will be read again.
+    config = dataclasses.replace(given.settings, preset=start.preset)
+    return _report(start_run(config, as_json=given.json), given.json)
+
+
+def resume_verb(args: Sequence[str]) -> int:
+    """Go on with a run."""
+    run, rest = run_argument(args, "resume")
+    given = parse(ResumeArguments, rest, "asyncrl resume", ResumeArguments())
+    from asyncrl.run import resume_run
+
+    changes = {name: value for name, value in vars(given).items() if value is not None and name not in ("json", "env")}
+    return _report(resume_run(run, given.env, changes, as_json=given.json), given.json)
+
+
+@dataclass(frozen=True)
+class ResumeArguments:
+    """Go on with RUN from its latest checkpoint, with counters, schedules and optimiser statistics."""
+
+    # A later end, in frames of the whole run; schedules stretch to it.
+    frames: int | None = None
+    # A later end, in seconds of the whole run.
+    max_time: float | None = None
+    # Stop once an evaluation reaches this mean score.
+    stop_at_score: float | None = None
+    # Another number of actor-learner processes.
+    workers: int | None = None
+    # Seconds between evaluations.
+    eval_every: float | None = None
+    # Repeats the run's environment, if that is an import path.
+    env: str | None = None
+    # Report in JSON, one object a line.
+    json: bool = False
+
+
+def _report(run: "Run", as_json: bool) -> int:
+    assert run.outcome is not None
+    from asyncrl.journals import json_line
+
+    outcome, progress = run.outcome, run.outcome.progress
+    code = 130 if outcome.reason == "interrupted" else 0
+    if as_json:
+        row = {"event": "end", "reason": outcome.reason, "run": str(run.path), **progress.as_row()}
+        print(json_line(row))
+        return code
+    from asyncrl.quantities import format_count, format_duration
+
+    ends = {"frames": "done", "time": "time is up", "score": "the score is reached", "order": "replayed"}
+    end = ends.get(outcome.reason, outcome.reason)
+    print(
+        f"{end} after {progress.frames:,} frames, {format_duration(progress.seconds)}\n"
+        f"  asyncrl eval {run.path}\n  asyncrl record {run.path} out.mp4\n  asyncrl resume {run.path}"
+        + ("" if code else f" --frames {format_count(2 * progress.frames)}")
+    )
+    return code

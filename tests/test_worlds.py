@@ -1,0 +1,118 @@
+"""The list of worlds: what is there, what is not, and what would install it."""
+
+import json
+import re
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as real_version
+
+import pytest
+
+from asyncrl import worlds
+from asyncrl.cli import main
+from asyncrl.errors import UserError
+
+
+def told(capsys) -> dict[str, dict]:
+    assert main(["envs", "--json"]) == 0
+    return {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    """The Python packages that are there, with their versions, to be changed by the test; OpenGL works."""
+    there = {"ale-py": "0.12.1", "vizdoom": "1.3.2", "mujoco": "3.17.0", "dm_control": "1.0.50"}
+
+    def version(name):
+        if name in ("numpy", "gymnasium"):
+            return real_version(name)
+        if name not in there:
+            raise PackageNotFoundError(name)
+        return there[name]
+
+    monkeypatch.setattr(worlds, "version", version)
+    monkeypatch.setattr(worlds, "find_backend", lambda: "osmesa")
+    return there
+
+
+def test_each_missing_package_is_named_with_its_command(packages, capsys):
+    packages.clear()
+    rows = told(capsys)
+    commands = {name: row["install"] for name, row in rows.items() if row["missing"] and name != "TORCS"}
+    assert commands == {
+        "Atari": "pip install 'asyncrl[atari]'",
+        "Labyrinth": "pip install 'asyncrl[labyrinth]'",
+        "MuJoCo": "pip install 'asyncrl[mujoco]'",
+        "dm_control": "pip install 'asyncrl[mujoco]'",
+        "MuJoCo pixels": "pip install 'asyncrl[mujoco]'",
+    }
+    assert rows["Labyrinth"]["missing"] == "vizdoom is not installed" and not rows["Labyrinth"]["installed"]
+    assert rows["diagnostic"]["installed"] and "asyncrl/Catch-v0" in rows["diagnostic"]["ids"]
+
+
+def test_what_is_there_is_told_with_its_version(packages, capsys):
+    rows = told(capsys)
+    assert rows["Labyrinth"]["found"] == "vizdoom 1.3.2"
+    assert rows["MuJoCo pixels"]["found"] == "mujoco 3.17.0, drawn by osmesa"
+    assert rows["Atari"]["ids"][0] == "ALE/Pong-v5" and "ALE/Breakout-v5" in rows["Atari"]["ids"]
+    assert rows["dm_control"]["ids"][0] == "dm_control/cartpole-swingup-v0"
+    assert "dm_control/walker-walk-pixels-v0" in rows["MuJoCo pixels"]["ids"]
+    assert not any("-pixels-" in name for name in rows["dm_control"]["ids"])
+
+
+def test_a_mujoco_that_breaks_dm_control_is_told(packages, capsys):
+    packages["mujoco"] = "4.0.0"
+    rows = told(capsys)
+    assert rows["dm_control"]["missing"] == "mujoco 4.0.0 is too new for dm_control"
+    assert rows["MuJoCo"]["installed"]
+
+
+def test_where_nothing_draws_the_cure_is_told(packages, capsys, monkeypatch):
+    def fail():
+        raise UserError(f"no OpenGL (egl: none); on Debian, as root: {worlds.OPENGL_COMMAND} (or libosmesa6)")
+
+    monkeypatch.setattr(worlds, "find_backend", fail)
+    row = told(capsys)["MuJoCo pixels"]
+    assert (row["missing"], row["install"]) == ("no OpenGL (egl: none)", worlds.OPENGL_COMMAND)
+
+    def forbidden():
+        raise UserError("MUJOCO_GL=disable draws no pictures")
+
+    monkeypatch.setattr(worlds, "find_backend", forbidden)
+    assert told(capsys)["MuJoCo pixels"]["install"] == "unset MUJOCO_GL"
+
+
+@pytest.mark.parametrize(
+    ("complaint", "built", "compiler", "missing", "install"),
+    [
+        ("", True, None, "", None),
+        ("", False, "g++", "", None),
+        ("", False, None, "there is no g++ to build its host with", "apt-get .* torcs .* && python -m asyncrl.*build"),
+        ("TORCS is not installed: APT", False, "g++", "Debian's package torcs is not installed", "apt-get .* torcs"),
+        ("needs Linux on amd64", False, "g++", "needs Linux on amd64", "^$"),
+    ],
+)
+def test_torcs(packages, capsys, monkeypatch, tmp_path, complaint, built, compiler, missing, install):
+    def check():
+        if complaint:
+            raise UserError(complaint.replace("APT", worlds.TORCS_COMMAND))
+        return "1.3.7+dfsg-5"
+
+    monkeypatch.setattr(worlds, "check_installed", check)
+    monkeypatch.setattr(worlds, "host_path", lambda: tmp_path if built else tmp_path / "none")
+    monkeypatch.setattr(worlds.shutil, "which", lambda _: compiler)
+    row = told(capsys)["TORCS"]
+    assert row["missing"] == missing and row["installed"] == (not missing)
+    if install is not None:
+        assert re.search(install, row["install"])
+    elif not built:
+        assert "python -m asyncrl.envs.torcs.build" in row["found"]
+
+
+def test_people_get_a_line_a_world_and_the_command_below(packages, capsys):
+    del packages["vizdoom"]
+    assert main(["envs"]) == 0
+    text = capsys.readouterr().out
+    assert "MuJoCo        installed  HalfCheetah-v5 and 10 more (mujoco 3.17.0)\n" in text
+    missing = text[text.index("Labyrinth") :].splitlines()[:3]
+    assert missing[0] == "Labyrinth     missing    asyncrl/Labyrinth-v0"
+    assert [line.strip() for line in missing[1:]] == ["vizdoom is not installed", "pip install 'asyncrl[labyrinth]'"]
