@@ -2,7 +2,9 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 
-.PHONY: help install train test check format bench bench-compare bench-peers bench-needs clean
+PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt --no-build-isolation
+
+.PHONY: help install worlds train test check format bench bench-compare bench-peers bench-needs clean
 
 help: ## Show this list
 	@echo "asyncrl: asynchronous reinforcement learning on CPUs"
@@ -16,6 +18,10 @@ help: ## Show this list
 
 install: ## Install into .venv (quick when nothing has changed)
 	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" sh scripts/bootstrap.sh
+
+worlds: install ## Install every other world: Labyrinth, MuJoCo, dm_control; TORCS too, for root on Debian
+	$(PIP_INSTALL) -e '.[labyrinth,mujoco]' stable-baselines3
+	$(BIN)/python scripts/worlds.py
 
 train: install ## Train A3C on Pong
 	$(BIN)/asyncrl train ALE/Pong-v5 $(ARGS)
@@ -43,8 +49,7 @@ bench-peers: install ## Measure beside every library people would pick instead (
 	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python benchmarks/bench_peers.py $(ARGS)
 
 bench-needs: install
-	@$(BIN)/python -c 'import cv2, stable_baselines3' 2>/dev/null || $(BIN)/python -m pip --disable-pip-version-check \
-		install -q -c constraints.txt --no-build-isolation -e '.[bench]'
+	@$(BIN)/python -c 'import cv2, stable_baselines3' 2>/dev/null || $(PIP_INSTALL) -e '.[bench]'
 
 clean: ## Delete .venv, build products and caches; runs/ stays
 	rm -rf .venv .venv-discarded benchmarks/.peers build dist src/*.egg-info .pytest_cache .ruff_cache .hypothesis
