@@ -62,7 +62,9 @@ def tiny_network(
     torch.manual_seed(config.seed)
     if config.algo != "a3c":
         return QNetwork(_tiny_trunk(config), NUM_ACTIONS)
-    head = policy_head(actions or spaces.Discrete(NUM_ACTIONS), config.policy_variance == "spherical", "the oracle")
+    spherical, bounds_mean = config.policy_variance == "spherical", config.policy_mean == "tanh"
+    space = actions or spaces.Discrete(NUM_ACTIONS)
+    head = policy_head(space, "the oracle", spherical=spherical, bounds_mean=bounds_mean)
     if config.separate_networks:
         return SeparateActorCritic(_tiny_trunk(config), _tiny_trunk(config), head)
     return ActorCritic(_tiny_trunk(config), head)
@@ -227,9 +229,9 @@ def unroll(p: Params, window: Window) -> tuple[list[np.ndarray], list[State]]:
 def reward_and_rest(
     config: Config, window: Window, s: int, p: Params, states: list[State]
 ) -> tuple[float, bool, float]:
-    """Return the clipped reward of step s, whether the learner's episode goes on, and what stands for its rest."""
+    """Return the learner's reward of step s, whether its episode goes on, and what stands for the episode's rest."""
     event = window.script.events[s, window.b]
-    reward = float(np.clip(window.script.rewards[s, window.b], -1, 1))
+    reward = config.reward_scale * float(np.clip(window.script.rewards[s, window.b], -1, 1))
     rest = 0.0
     if event == TRUNCATED and config.bootstrap_on_truncation:
         final, _ = features_of(p, window.script.finals[s, window.b], False, states[s])
@@ -273,7 +275,10 @@ def rollout_loss(config: Config, window: Window, p: Params, targets: list[float]
         if config.algo != "a3c":
             loss += (target - linear(p, "q", x)[action]) ** 2
             continue
-        log_pi, entropy = (gaussian if np.ndim(action) else categorical)(linear(p, "policy", x), action)
+        outputs = linear(p, "policy", x)
+        if np.ndim(action) and config.policy_mean == "tanh":
+            outputs[: len(action)] = np.tanh(outputs[: len(action)])
+        log_pi, entropy = (gaussian if np.ndim(action) else categorical)(outputs, action)
         loss += -log_pi * (target - value) - config.entropy_cost * entropy
         loss += config.value_cost * 0.5 * (target - state_value(p, x)) ** 2
     return loss

@@ -17,7 +17,7 @@ from asyncrl.envs.vector import GymnasiumEnvironments
 from asyncrl.errors import UserError
 from asyncrl.evaluate import Player
 from asyncrl.networks import make_network
-from asyncrl.policies import Gaussian, MultiCategorical, make_gaussian, make_multi_categorical
+from asyncrl.policies import Gaussian, MultiCategorical, make_gaussian, make_multi_categorical, policy_head
 
 VECTORS = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 
@@ -36,6 +36,11 @@ def test_gradients_equal_finite_differences_of_the_pseudocode(
         BASE, policy_variance=variance, separate_networks=separate, core=core, envs_per_worker=batch
     )
     Run(config, random_script(ROLLOUTS * T_MAX, batch, seed=1), monkeypatch, CONTINUOUS).check()
+
+
+def test_gradients_with_a_bounded_mean_and_scaled_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(BASE, policy_mean="tanh", reward_scale=0.3, envs_per_worker=4)
+    Run(config, random_script(ROLLOUTS * T_MAX, 4, seed=3), monkeypatch, CONTINUOUS).check()
 
 
 def test_gradients_of_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +82,13 @@ def test_the_variance_is_the_softplus_and_never_nothing() -> None:
     assert policy.variance.flatten().tolist() == pytest.approx([np.log(2) + 1e-6, 1e-6, 500], rel=1e-6)
     assert torch.equal(policy.mode(), outputs[..., :2])
     assert torch.isfinite(policy.log_prob(torch.zeros(1, 3, 2))).all()
+
+
+def test_a_bounded_mean_stays_where_the_bounds_are_finite() -> None:
+    low = np.array([-2, -np.inf, -1], np.float32)
+    head = policy_head(spaces.Box(low, np.array([2, 1, 1], np.float32)), "x", spherical=True, bounds_mean=True)
+    policy = head.make(torch.tensor([[[9.0, 9.0, 0.5, 0.0]]]))
+    assert policy.mode().flatten().tolist() == pytest.approx([np.tanh(9), 9, np.tanh(0.5)])
 
 
 def test_draws_have_the_mean_and_the_variance() -> None:

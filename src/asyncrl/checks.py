@@ -29,6 +29,7 @@ CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("max_time", _none_or_positive, "positive"),
     ("stop_at_score", lambda x: x is None or math.isfinite(x), "a finite number"),
     ("seed", lambda n: 0 <= n < 2**31, "between 0 and 2147483647"),
+    ("reward_scale", _positive, "positive"),
     ("t_max", lambda n: n is None or 1 <= n <= 10_000, "between 1 and 10000, or none for whole episodes"),
     ("gamma", _fraction, "between 0 and 1"),
     ("gae_lambda", _fraction, "between 0 and 1"),

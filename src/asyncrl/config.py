@@ -80,6 +80,9 @@ class Config:
     life_loss_ends: bool = True
     # Clip rewards to [-1, 1] in the learner (scores stay raw): auto means on Atari only.
     clip_rewards: Literal["auto", "on", "off"] = "auto"
+    # What the learner multiplies rewards by, after clipping (scores stay raw): values should be a few units (not in the
+    # paper).
+    reward_scale: float = 1.0
     # Bootstrap from the true final observation where an episode was cut by a time limit.
     bootstrap_on_truncation: bool = True
 
@@ -103,6 +106,8 @@ class Config:
     separate_networks: bool = False
     # Variance of continuous actions: spherical, one for all dimensions (supplement 9), or one per-dimension.
     policy_variance: Literal["spherical", "per-dimension"] = "spherical"
+    # Mean of continuous actions: linear (supplement 9), or tanh, which stays within their bounds where finite.
+    policy_mean: Literal["linear", "tanh"] = "linear"
     # Initial weights: torch (uniform +-1/sqrt(fan-in), as the authors' Torch) or orthogonal.
     initialization: Initialization = "torch"
     # Centre and scale the inputs (not in the paper): images by their mean and deviation in random play, measured once;

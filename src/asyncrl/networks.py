@@ -155,7 +155,12 @@ def _assemble(
     config: Config, observations: spaces.Box, actions: spaces.Space, statistics: InputStatistics | None
 ) -> Network:
     if config.is_actor_critic:
-        head = policy_head(actions, config.policy_variance == "spherical", config.env)
+        head = policy_head(
+            actions,
+            config.env,
+            spherical=config.policy_variance == "spherical",
+            bounds_mean=config.policy_mean == "tanh",
+        )
         trunk = _make_trunk(config, observations, statistics)
         if config.separate_networks:
             return SeparateActorCritic(trunk, _make_trunk(config, observations, statistics), head)

@@ -118,12 +118,13 @@ class PolicyHead(NamedTuple):
     make: Callable[[Tensor], Policy]  # from outputs [T, B, num_outputs]
 
 
-def policy_head(space: spaces.Space, spherical: bool, env: str) -> PolicyHead:
+def policy_head(space: spaces.Space, env: str, *, spherical: bool, bounds_mean: bool) -> PolicyHead:
     """Return the head for the actions of `space`.
 
     Args:
         space: of one environment's actions.
         spherical: whether a Gaussian has one variance for all dimensions, as in the paper.
+        bounds_mean: whether its mean stays within the bounds, where these are finite; not in the paper.
         env: to name in complaints.
 
     Raises:
@@ -136,7 +137,10 @@ def policy_head(space: spaces.Space, spherical: bool, env: str) -> PolicyHead:
         return PolicyHead(sum(sizes), lambda outputs: make_multi_categorical(outputs, sizes))
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         dimensions = int(np.prod(space.shape))
-        return PolicyHead(dimensions + (1 if spherical else dimensions), lambda x: make_gaussian(x, dimensions))
+        bounded = torch.from_numpy(np.isfinite(space.low) & np.isfinite(space.high)).flatten() if bounds_mean else None
+        return PolicyHead(
+            dimensions + (1 if spherical else dimensions), lambda x: make_gaussian(x, dimensions, bounded)
+        )
     raise UserError(
         f"{env} takes {space}: only Discrete, one row of MultiDiscrete and Box actions of floats are supported; "
         "gymnasium.wrappers.TransformAction can make one of these of it"
@@ -153,10 +157,18 @@ def make_multi_categorical(outputs: Tensor, sizes: list[int]) -> MultiCategorica
     return MultiCategorical(tuple(make_categorical(part) for part in outputs.split(sizes, -1)))
 
 
-def make_gaussian(outputs: Tensor, dimensions: int) -> Gaussian:
+def make_gaussian(outputs: Tensor, dimensions: int, bounded: Tensor | None = None) -> Gaussian:
     """Return the Gaussian whose mean is linear and whose variance is the softplus of the rest (supplement 9).
 
     Paper: no floor is stated; 1e-6 is added to the variance.
+
+    Args:
+        outputs: [T, B, dimensions and variances].
+        dimensions: A.
+        bounded: [A] bool, where the mean is a tanh: a linear one may run far out of the bounds, where all draws are
+            clipped to the same action and nothing calls it back.
     """
     mean, rest = outputs.split([dimensions, outputs.shape[-1] - dimensions], -1)
+    if bounded is not None:
+        mean = torch.where(bounded.to(mean.device), mean.tanh(), mean)
     return Gaussian(mean, torch.nn.functional.softplus(rest) + VARIANCE_FLOOR)

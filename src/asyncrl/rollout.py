@@ -33,7 +33,7 @@ class Rollout:
 
     observations: Tensor  # [T + 1, B, ...]
     actions: Tensor  # [T, B], or [T, B, A] where an action is several numbers
-    rewards: Tensor  # [T, B], as the learner sees them (clipped on Atari)
+    rewards: Tensor  # [T, B], as the learner sees them (scaled; clipped on Atari)
     discounts: Tensor  # [T, B], gamma, or 0 where the episode ended or a life was lost
     cuts: Tensor  # [T, B], discounted value of a truncated episode's true final observation, else 0
     resets: Tensor  # [T, B] bool, whether the observation is the first of an episode
@@ -172,7 +172,7 @@ def _choose(worker: WorkerState, act: Act) -> tuple[Tensor, CoreState]:
 def _record(config: Config, worker: WorkerState, step: Step, evaluate: Evaluate, t: int) -> np.ndarray:
     buffers = worker.buffers
     clips = config.clip_rewards == "on" or (config.clip_rewards == "auto" and worker.envs.rewards_are_scores)
-    buffers.rewards[t] = np.clip(step.rewards, -1, 1) if clips else step.rewards
+    buffers.rewards[t] = config.reward_scale * (np.clip(step.rewards, -1, 1) if clips else step.rewards)
     ended = step.terminated | step.truncated
     # Paper: silent on lives; where they count, losing one ends the return but neither the game nor the LSTM's memory.
     stops = ended | step.lives_lost if config.life_loss_ends else ended
