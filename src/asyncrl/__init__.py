@@ -1,7 +1,6 @@
 """asyncrl: asynchronous deep reinforcement learning on the CPUs you have (Mnih et al., 2016).
 
-The public names are imported on first use: `import asyncrl` alone, which Gymnasium does to register our environments,
-loads neither torch nor any simulator.
+The public names are imported on first use: `import asyncrl` alone loads neither torch nor any simulator.
 """
 
 from importlib import import_module

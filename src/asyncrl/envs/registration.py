@@ -1,4 +1,4 @@
-"""Registers our worlds with Gymnasium; `import gymnasium` calls this through an entry point, so it imports nothing."""
+"""Registers our worlds with Gymnasium, by the names of their modules: nothing of them is imported."""
 
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
