@@ -4,11 +4,14 @@ import json
 import re
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as real_version
+from pathlib import Path
 
+import gymnasium
 import pytest
 
 from asyncrl import worlds
 from asyncrl.cli import main
+from asyncrl.envs.registration import our_worlds
 from asyncrl.errors import UserError
 
 
@@ -116,3 +119,10 @@ def test_people_get_a_line_a_world_and_the_command_below(packages, capsys):
     missing = text[text.index("Labyrinth") :].splitlines()[:3]
     assert missing[0] == "Labyrinth     missing    asyncrl/Labyrinth-v0"
     assert [line.strip() for line in missing[1:]] == ["vizdoom is not installed", "pip install 'asyncrl[labyrinth]'"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/continuous.md", "docs/labyrinth.md", "docs/torcs.md"])
+def test_every_id_in_the_documents_exists(page):
+    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    ids = set(re.findall(r"\b(?:asyncrl|dm_control)/[\w-]+-v\d+", text)) | set(re.findall(r"`(\w+-v5)`", text))
+    assert ids and ids <= {*our_worlds(), *gymnasium.registry}
