@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt --no-build-isolation
 
-.PHONY: help install worlds train test check format bench bench-compare bench-peers bench-needs clean
+.PHONY: help install worlds train test check format bench bench-compare bench-envs bench-peers bench-needs clean
 
 help: ## Show this list
 	@echo "asyncrl: asynchronous reinforcement learning on CPUs"
@@ -44,6 +44,9 @@ bench: bench-needs ## Measure training speed beside Stable-Baselines3 and this m
 
 bench-compare: bench-needs ## Measure, and fail if a ratio is worse than the stored one by more than the spread
 	$(BIN)/python benchmarks/bench.py --compare $(ARGS)
+
+bench-envs: worlds ## Measure every world alone and under training (15 minutes)
+	$(BIN)/python benchmarks/bench_envs.py $(ARGS)
 
 bench-peers: install ## Measure beside every library people would pick instead (2 hours, 6 GB of their environments)
 	TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python benchmarks/bench_peers.py $(ARGS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from meter import Window, window_arguments
 
-from asyncrl.presets import PRESETS
+from asyncrl.presets import PRESETS, preset_for
 from asyncrl.store import Counter
 from asyncrl.trainer import Trainer
 
@@ -29,14 +29,14 @@ def main() -> None:
     parser.add_argument("--preset", default="fast", choices=list(PRESETS))
     parser.add_argument("--network", default="auto")
     parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--envs-per-worker", type=int, required=True)
+    parser.add_argument("--envs-per-worker", type=int)
     args = parser.parse_args()
+    preset = preset_for(args.preset, args.env)
     config = dataclasses.replace(
-        PRESETS[args.preset](),
-        env=args.env,
+        preset,
         network=args.network,
         workers=args.workers,
-        envs_per_worker=args.envs_per_worker,
+        envs_per_worker=args.envs_per_worker or preset.envs_per_worker,
     )
     window = Window(args.warmup, args.seconds, args.started)
     with tempfile.TemporaryDirectory() as folder:

@@ -41,14 +41,15 @@ def _summary(rows: list[Row]) -> dict[str, Any]:
         "pilot_only": rounds is rows and all(row.round == 0 for row in rows),
         "kept": len(kept),
         "dropped": len(rounds) - len(kept),
-        "steps_per_second": _spread([m.steps_per_second for m in kept]),
-        "cpu_micros_per_step": _spread([m.cpu_micros_per_step for m in kept]),
-        "startup_seconds": _spread([m.startup_seconds for m in kept]),
-        "foreign_load": _spread([m.foreign_load for m in kept]),
+        "steps_per_second": spread_of([m.steps_per_second for m in kept]),
+        "cpu_micros_per_step": spread_of([m.cpu_micros_per_step for m in kept]),
+        "startup_seconds": spread_of([m.startup_seconds for m in kept]),
+        "foreign_load": spread_of([m.foreign_load for m in kept]),
     }
 
 
-def _spread(values: list[float]) -> Spread | None:
+def spread_of(values: list[float]) -> Spread | None:
+    """Return median, least and largest, or None where nothing was measured."""
     return {"median": median(values), "min": min(values), "max": max(values)} if values else None
 
 
@@ -71,7 +72,7 @@ def _by_round(rows: list[Row], *names: str | None) -> list[list[Any]]:
 
 
 def _speed_ratio(rows: list[Row], ours: str | None, theirs: str | None) -> Spread | None:
-    return _spread([us.steps_per_second / they.steps_per_second for us, they in _by_round(rows, ours, theirs)])
+    return spread_of([us.steps_per_second / they.steps_per_second for us, they in _by_round(rows, ours, theirs)])
 
 
 def _roofline(rows: list[Row], best: dict[str, str | None], workers: int) -> dict[str, Spread | None]:
@@ -81,7 +82,7 @@ def _roofline(rows: list[Row], best: dict[str, str | None], workers: int) -> dic
         floor = environments.cpu_micros_per_step + network.cpu_micros_per_step
         share.append(ours.steps_per_second / (workers * 1e6 / floor))
         cpu_share.append(floor / ours.cpu_micros_per_step)
-    return {"share_of_roofline": _spread(share), "share_of_roofline_cpu": _spread(cpu_share)}
+    return {"share_of_roofline": spread_of(share), "share_of_roofline_cpu": spread_of(cpu_share)}
 
 
 def print_report(result: dict[str, Any]) -> None:

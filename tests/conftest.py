@@ -1,5 +1,10 @@
 """What all tests share."""
 
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import settings
 
@@ -9,3 +14,16 @@ register_envs()
 torch.set_num_threads(1)  # as workers do; equal sums everywhere
 settings.register_profile("asyncrl", deadline=None)  # a busy machine is no failure
 settings.load_profile("asyncrl")
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def from_benchmarks(monkeypatch):
+    """Return what imports a module of benchmarks/, which is no package; after the test all of them are forgotten."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == BENCHMARKS:
+            del sys.modules[name]

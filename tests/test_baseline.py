@@ -1,27 +1,11 @@
 """The stored ratios of `make bench`: what counts as worse, and that nothing unmeasured passes."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def baseline(monkeypatch):
-    """The module of benchmarks/, which is no package."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("baseline", BENCHMARKS / "baseline.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    for name in ("report", "rounds", "contenders", "meter", "net_pass"):
-        if name not in before:
-            sys.modules.pop(name, None)
+def baseline(from_benchmarks):
+    return from_benchmarks("baseline")
 
 
 def spread(low, median, high):
