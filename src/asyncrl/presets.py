@@ -74,13 +74,20 @@ def fast_vector_preset() -> Config:
 
 
 def fast_continuous_preset() -> Config:
-    """Return `fast` for continuous actions: separate networks, and no entropy bonus, which keeps a Gaussian wide."""
+    """Return `fast` for continuous actions: many small steps, separate networks, a mean within the actions' bounds."""
     return dataclasses.replace(
         fast_preset(),
         preset="fast-continuous",
+        envs_per_worker=4,
+        t_max=8,
+        frames=1_000_000,
         separate_networks=True,
         policy_variance="per-dimension",
-        entropy_cost=0.0,
+        policy_mean="tanh",
+        initialization="torch",
+        learning_rate=5e-4,
+        epsilon=1e-5,
+        max_grad_norm=0.5,
     )
 
 
