@@ -96,6 +96,27 @@ def test_steps_keep_their_arrays() -> None:
     assert all(np.array_equal(s.observations, k) for s, k in zip(steps, kept, strict=True))
 
 
+def test_copies_that_differ_are_refused() -> None:
+    choices = iter([2, 3])
+
+    def make() -> gymnasium.Env:
+        env = Stairs()
+        env.action_space = spaces.Discrete(next(choices))
+        return env
+
+    with pytest.raises(UserError, match="the same spaces"):
+        GymnasiumEnvironments(make, 2)
+
+
+def test_an_observation_of_another_shape_is_refused() -> None:
+    envs = GymnasiumEnvironments(make_stairs, 2)
+    envs.reset()
+    for env in envs._envs:
+        env.observe = lambda: np.zeros(1, np.float32)  # which would fit each place of a row
+    with pytest.raises(ValueError, match="shape"):
+        envs.step(np.array([0, 0]))
+
+
 def choose(observations: np.ndarray) -> np.ndarray:
     """Any fixed policy that ends some episodes each way: depends on the observation alone and on the environment."""
     height, actions, episode = observations.T.astype(int)
