@@ -47,10 +47,7 @@ class Cell:
 CATCH = {"envs_per_worker": 4, "t_max": 9, "learning_rate": 3e-3}
 CELLS = (
     *(Cell("asyncrl/Catch-v0", algo, 0.9, 100_000, settings=CATCH) for algo in METHODS),
-    *(
-        Cell("CartPole-v1", algo, 475, 200_000 if algo in ("a3c", "one-step-q", "one-step-sarsa") else 500_000)
-        for algo in METHODS
-    ),
+    *(Cell("CartPole-v1", algo, 475, 200_000 if algo == "a3c" else 500_000) for algo in METHODS),
     *(
         Cell("asyncrl/MemoryChain-v0", algo, 0.9, 100_000, core, {"lstm_size": 64, "separate_networks": False})
         for algo in ("a3c", "n-step-q")
