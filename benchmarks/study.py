@@ -49,13 +49,13 @@ CELLS = (
     *(Cell("asyncrl/Catch-v0", algo, 0.9, 100_000, settings=CATCH) for algo in METHODS),
     *(Cell("CartPole-v1", algo, 475, 200_000 if algo == "a3c" else 500_000) for algo in METHODS),
     *(
-        Cell("asyncrl/MemoryChain-v0", algo, 0.9, 100_000, core, {"lstm_size": 64, "separate_networks": False})
+        Cell("asyncrl/MemoryChain-v0", algo, 0.9, 200_000, core, {"lstm_size": 64, "separate_networks": False})
         for algo in ("a3c", "n-step-q")
         for core in ("ff", "lstm")
     ),
     # Half a second ahead is enough, and values of a few units: its rewards are -16 to 0 a step.
     Cell("Pendulum-v1", "a3c", -200, 800_000, settings={"gamma": 0.9, "reward_scale": 0.1, "network": "mlp200"}),
-    Cell("InvertedPendulum-v5", "a3c", 950, 300_000),
+    Cell("InvertedPendulum-v5", "a3c", 950, 1_000_000),
 )
 
 
