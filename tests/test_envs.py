@@ -212,10 +212,17 @@ def test_a_function_can_be_named_by_import_path() -> None:
     assert (envs.num_envs, envs.frames_per_step, envs.rewards_are_scores) == (2, 1, False)
 
 
-def test_closing_twice_does_no_harm() -> None:
-    envs = make_envs(Config(env="CartPole-v1"), 1)
+def test_closing_twice_closes_each_environment_once() -> None:
+    closed: list[gymnasium.Env] = []
+
+    class Counted(Stairs):
+        def close(self) -> None:
+            closed.append(self)
+
+    envs = GymnasiumEnvironments(Counted, 2)
     envs.close()
     envs.close()
+    assert len(closed) == len(set(map(id, closed))) == 2
 
 
 @pytest.mark.parametrize(

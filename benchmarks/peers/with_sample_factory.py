@@ -41,6 +41,8 @@ class Policy(nn.Module):
     def __init__(self, cfg: Any, env_info: Any, checkpoint: Path) -> None:
         super().__init__()
         self.actor_critic = create_actor_critic(cfg, env_info.obs_space, env_info.action_space)
+        # Unpickling runs what the file says, and its checkpoints hold more than tensors. Safe: the file was written by
+        # the training that this script itself started, into a temporary folder of its own.
         self.actor_critic.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=False)["model"])
         self.actor_critic.eval()
 
