@@ -13,7 +13,7 @@ from asyncrl.tape import Tape
 from asyncrl.torsos import Convolutions, conv2015
 from asyncrl.worker import Learner, compute_update
 
-CATCH = Config(env="asyncrl/Catch-v0", workers=1, envs_per_worker=4, t_max=5, lstm_size=8)
+CATCH = Config(env="asyncrl/Catch-v0", workers=1, envs_per_worker=4, t_max=5, lstm_size=8, kernels="torch")
 TAPED = [
     CATCH,
     dataclasses.replace(CATCH, envs_per_worker=1, t_max=20),  # the rollout ends early, with the episode

@@ -4,6 +4,7 @@ Every network maps observations [T, B, ...] with resets [T, B] and the core's st
 and the core's state after t = T-1. Acting is the same call with T = 1, so that playing and learning cannot differ.
 """
 
+import ctypes
 import math
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from asyncrl.errors import UserError
 from asyncrl.handed import is_handed, require_function
 from asyncrl.inputs import InputStatistics
 from asyncrl.policies import Policy, PolicyHead, policy_head
+from asyncrl.passes import Passes, is_supported
 from asyncrl.tape import Tape
 from asyncrl.torsos import (
     LSTM,
@@ -43,6 +45,7 @@ __all__ = [
     "PolicyValue",
     "QNetwork",
     "SeparateActorCritic",
+    "attach_passes_",
     "attach_tapes_",
     "flat_gradient",
     "flatten_parameters_",
@@ -239,6 +242,29 @@ def attach_tapes_(network: nn.Module) -> list[Tape]:
     return tapes
 
 
+def attach_passes_(network: Network, library: ctypes.CDLL, space: spaces.Box, flat: Tensor) -> list[Passes]:
+    """Let our own kernels compute every torso of `network` that they can; return their passes.
+
+    Args:
+        network: changed in place.
+        library: the kernels.
+        space: of one observation.
+        flat: [P] that its parameters are views of.
+    """
+    attached = []
+    for trunk in network.modules():
+        if not isinstance(trunk, Trunk) or not isinstance(trunk.torso, Convolutions) or space.dtype != np.uint8:
+            continue
+        convolutions = [module for module in trunk.torso if isinstance(module, nn.Conv2d)]
+        hidden = next(module for module in trunk.torso if isinstance(module, nn.Linear))
+        if is_supported(convolutions, hidden):
+            last = trunk.inputs.channels_last
+            trunk.passes = Passes(library, torso_shape(space), last, convolutions, hidden, flat)
+            trunk.passes.standardize(trunk.inputs.mean, trunk.inputs.scale)
+            attached.append(trunk.passes)
+    return attached
+
+
 def set_input_statistics_(network: nn.Module, statistics: InputStatistics) -> None:
     """Centre and scale the vectors that `network` sees by `statistics` [D] from now on."""
     for module in network.modules():
@@ -246,7 +272,19 @@ def set_input_statistics_(network: nn.Module, statistics: InputStatistics) -> No
             module.set_statistics_(statistics)
 
 
-def flat_gradient(loss: Tensor, network: nn.Module) -> Tensor:
-    """Return d loss / d parameters as one flat tensor [P]: a value of its own, never anybody's `.grad`."""
-    gradients = torch.autograd.grad(loss, list(network.parameters()))
-    return torch.cat([g.reshape(-1) for g in gradients])
+def flat_gradient(loss: Tensor, network: nn.Module, into: Tensor | None = None) -> Tensor:
+    """Return d loss / d parameters as one flat tensor [P], which is never anybody's `.grad`.
+
+    Args:
+        loss: a scalar.
+        network: whose parameters.
+        into: [P] to write it into and return; pieces may be written there already (`Passes.write_into`).
+    """
+    parameters = list(network.parameters())
+    gradients = torch.autograd.grad(loss, parameters)
+    if into is None:
+        return torch.cat([g.reshape(-1) for g in gradients])
+    for piece, gradient in zip(into.split([p.numel() for p in parameters]), gradients, strict=True):
+        if piece.data_ptr() != gradient.data_ptr():
+            piece.copy_(gradient.reshape(-1))
+    return into

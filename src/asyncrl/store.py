@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asyncrl import kernels
 from asyncrl.config import Config
 from asyncrl.disciplines import Discipline, Hogwild, Locked, Synchronous
 from asyncrl.inputs import SharedSums
@@ -127,6 +128,7 @@ class ParameterStore:
         self._flags = views["flags"]
         self.inputs = SharedSums(views["input_sums"], views["input_counters"]) if self.spec.num_inputs else None
         self.discipline = self._make_discipline(views["rounds"])
+        self._library = kernels.library() if self.config.kernels == "auto" else None
 
     def _make_discipline(self, rounds: np.ndarray) -> Discipline:
         timeouts = self.counters[:, Counter.TIMEOUTS]
@@ -205,7 +207,13 @@ class ParameterStore:
         match config.optimizer:
             case "shared-rmsprop" | "rmsprop":
                 rmsprop_step_(
-                    self.theta, gradient, statistics[0], learning_rate=rate, decay=config.decay, epsilon=config.epsilon
+                    self.theta,
+                    gradient,
+                    statistics[0],
+                    learning_rate=rate,
+                    decay=config.decay,
+                    epsilon=config.epsilon,
+                    library=self._library,
                 )
             case "momentum-sgd":
                 momentum_sgd_step_(self.theta, gradient, statistics[0], learning_rate=rate, decay=config.decay)
@@ -219,6 +227,7 @@ class ParameterStore:
                     learning_rate=rate,
                     decay=config.decay,
                     epsilon=config.epsilon,
+                    library=self._library,
                 )
 
     def _copy_target_at_crossing(self) -> None:

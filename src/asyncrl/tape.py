@@ -4,7 +4,7 @@ What is known need not be computed again: a training pass over a taped rollout i
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -44,19 +44,23 @@ class Tape:
             self._buffers[i][self._rows : end] = layer
         self._rows = end
 
+    def require(self, rows: int) -> None:
+        """Raise RuntimeError unless exactly `rows` are kept."""
+        if rows != self._rows:
+            raise RuntimeError(f"a rollout of {rows} observations, but {self._rows} on the tape")
+
     def play(self, rows: int) -> list[Tensor]:
         """Return all rows of every layer.
 
         Raises:
             RuntimeError: unless there are exactly `rows`, as many as the rollout that is learnt from.
         """
-        if rows != self._rows:
-            raise RuntimeError(f"a rollout of {rows} observations, but {self._rows} on the tape")
+        self.require(rows)
         return [buffer[:rows] for buffer in self._buffers]
 
 
 @contextlib.contextmanager
-def recording(tapes: list[Tape]) -> Iterator[None]:
+def recording(tapes: Sequence[Tape]) -> Iterator[None]:
     """Keep what is computed meanwhile."""
     for tape in tapes:
         tape.is_recording = True
@@ -68,7 +72,7 @@ def recording(tapes: list[Tape]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def playing(tapes: list[Tape]) -> Iterator[None]:
+def playing(tapes: Sequence[Tape]) -> Iterator[None]:
     """Give what was kept to what is computed for a gradient meanwhile."""
     for tape in tapes:
         tape.is_playing = True

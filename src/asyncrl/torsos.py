@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
+from asyncrl.passes import Passes
 from asyncrl.tape import PlayedConvolution, PlayedLinear, Tape
 
 CoreState = tuple[Tensor, ...]  # () without recurrence, else (hidden [B, N], cell [B, N])
@@ -63,6 +64,11 @@ class Standardize(nn.Module):
             statistics = InputStatistics(np.zeros(()), np.array(255.0 if space.dtype == np.uint8 else 1.0))
         self.register_buffer("mean", torch.as_tensor(statistics.mean, dtype=torch.float32))
         self.register_buffer("scale", 1 / torch.as_tensor(statistics.deviation, dtype=torch.float32))
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether images come as [H, W, C]."""
+        return self._channels_last
 
     def set_statistics_(self, statistics: InputStatistics) -> None:
         """Use new statistics [D] of a vector of D numbers from now on."""
@@ -239,7 +245,9 @@ class Trunk(nn.Module):
         self.torso = torso
         self.core = core
         self.out_features = core.out_features
+        self.passes: Passes | None = None  # in the place of inputs and torso, for whoever acts and learns with them
 
     def forward(self, observations: Tensor, resets: Tensor, state: CoreState) -> tuple[Tensor, CoreState]:
-        features = self.torso(self.inputs(observations.flatten(0, 1)))
+        images = observations.flatten(0, 1)
+        features = self.torso(self.inputs(images)) if self.passes is None else self.passes(images)
         return self.core(features.unflatten(0, observations.shape[:2]), resets, state)

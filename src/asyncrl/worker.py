@@ -1,7 +1,7 @@
 """The actor-learner: `compute_update` is the body of the paper's Algorithm S3, and nothing else."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asyncrl import kernels
 from asyncrl.algorithms import ALGORITHMS, Algorithm, Stats
 from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
@@ -18,6 +19,7 @@ from asyncrl.inputs import InputStatistics, statistics_of, sums_of
 from asyncrl.networks import (
     CoreState,
     Network,
+    attach_passes_,
     attach_tapes_,
     flat_gradient,
     flatten_parameters_,
@@ -25,6 +27,7 @@ from asyncrl.networks import (
     set_input_statistics_,
 )
 from asyncrl.optim import clip_global_norm_
+from asyncrl.passes import Passes
 from asyncrl.rollout import Episode, Rollout, WorkerState, collect_rollout, start_worker_state
 from asyncrl.store import Counter, ParameterStore
 from asyncrl.tape import Tape, playing, recording
@@ -72,6 +75,7 @@ class Learner:
         self.target: Network | None = None
         if shared is not None:
             self.network, self.snapshot, self.tapes = shared.network, shared.snapshot, shared.tapes
+            self.passes = shared.passes
             self.target, self.target_snapshot = shared.target, shared.target_snapshot
         else:
             self._make_networks(envs, statistics)
@@ -86,12 +90,23 @@ class Learner:
         spaces = envs.observation_space, envs.action_space
         self.network: Network = make_network(self.config, *spaces, statistics).to(self.device)
         self.snapshot = flatten_parameters_(self.network)  # [P], theta'
+        self.passes = self._attach_passes(self.network, self.snapshot, spaces[0])
         # Where an action is kept for the next rollout (Sarsa) it was chosen by the parameters of the last.
-        self.tapes: list[Tape] = [] if self.algorithm.keeps_next_action else attach_tapes_(self.network)
+        self.tapes: Sequence[Tape] = []
+        if not self.algorithm.keeps_next_action:
+            self.tapes = self.passes or attach_tapes_(self.network)
         self.target_snapshot = torch.empty(0)
         if self.algorithm.uses_target:
             self.target = make_network(self.config, *spaces, statistics).to(self.device)
             self.target_snapshot = flatten_parameters_(self.target)  # [P], theta-
+            self._attach_passes(self.target, self.target_snapshot, spaces[0])
+
+    def _attach_passes(self, network: Network, flat: Tensor, space: Any) -> list[Passes]:
+        # The kernels have one thread: where torch has several, as in a batched worker, it is the faster one.
+        library = kernels.library() if self.config.kernels == "auto" and torch.get_num_threads() == 1 else None
+        if library is None or self.device.type != "cpu":
+            return []
+        return attach_passes_(network, library, space, flat)
 
     def pull(self, store: ParameterStore) -> int:
         """Synchronise with the store (Algorithm S3: theta' = theta); return the updates made before."""
@@ -153,9 +168,12 @@ def compute_update(learner: Learner) -> Update:
         tape.rewind()
     rollout = collect_rollout(config, worker, learner.act, learner.evaluate, algorithm.keeps_next_action)
     rollout = _on_device(rollout, learner.device)
+    gradient = torch.empty_like(learner.snapshot)
+    for passes in learner.passes:
+        passes.write_into(gradient)
     with playing(learner.tapes):
         loss, stats = algorithm.loss(learner.network, learner.target, rollout, config, learner.done)
-    gradient = flat_gradient(loss, learner.network).cpu()
+    gradient = flat_gradient(loss, learner.network, gradient).cpu()
     stats["gradient_norm"] = clip_global_norm_(gradient, config.max_grad_norm)
     if not math.isfinite(stats["gradient_norm"]):
         raise DivergedError("a gradient")

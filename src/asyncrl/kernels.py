@@ -1,0 +1,106 @@
+"""Our own arithmetic in C (kernels.c), compiled into the user's cache by the first that needs it.
+
+It is optional: where there is no C compiler, or it fails, PyTorch computes the same, slower. `python -m asyncrl.kernels`
+compiles by hand and tells why it cannot.
+"""
+
+import ctypes
+import fcntl
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from asyncrl.errors import UserError
+
+SOURCE = Path(__file__).with_name("kernels.c")
+# No -ffast-math: what is not a number must stay so to be noticed. Nobody reads errno or floating-point exceptions.
+_COMPILE = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+_POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_float
+_SIGNATURES = {
+    "torso_new": (_POINTER, (_POINTER,)),
+    "torso_free": (None, (_POINTER,)),
+    "torso_record": (_INT, (_POINTER,)),
+    "torso_inputs": (None, (_POINTER, _POINTER, _FLOAT)),
+    "torso_load": (None, (_POINTER, _POINTER)),
+    "torso_forward": (None, (_POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER, _POINTER)),
+    "torso_backward": (None, (_POINTER, _POINTER, _INT, _INT, *6 * (_POINTER,))),
+    "rmsprop_step": (None, (*3 * (_POINTER,), _LONG, *3 * (_FLOAT,))),
+    "adam_step": (None, (*4 * (_POINTER,), _LONG, *4 * (_FLOAT,))),
+}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled kernels, or None where they cannot be had. The first call on a machine takes seconds."""
+    try:
+        return load(build())
+    except (UserError, OSError):
+        return None
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """Return the functions of a compiled library."""
+    loaded = ctypes.CDLL(str(path))
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    return loaded
+
+
+def build() -> Path:
+    """Compile the kernels for this processor unless that was done before; return where they are.
+
+    Raises:
+        UserError: if there is no compiler, or it or the cache refuses.
+    """
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        raise UserError("no C compiler: install one (Debian: apt-get install gcc) or name it in CC")
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asyncrl" / "kernels"
+    digest = hashlib.sha256("\0".join((*_COMPILE, compiler, _processor())).encode() + SOURCE.read_bytes())
+    path = folder / f"kernels-{digest.hexdigest()[:16]}.so"
+    if path.exists():
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # sixteen workers starting at once compile once
+            if not path.exists():
+                _compile(compiler, path)
+    except OSError as error:
+        raise UserError(f"cannot write {folder} ({error.strerror}); set XDG_CACHE_HOME") from None
+    return path
+
+
+def _compile(compiler: str, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
+        output = Path(folder) / path.name
+        command = [compiler, *_COMPILE, str(SOURCE), "-o", str(output)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            why = next((line for line in result.stderr.splitlines() if "error" in line), "no message")
+            raise UserError(f"{compiler} could not compile the kernels: {why}")
+        os.replace(output, path)  # whole or not at all
+
+
+def _processor() -> str:
+    """Return what tells processors apart: a cache may be shared by machines that do not understand each other's code."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() + platform.machine()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))
+
+
+if __name__ == "__main__":
+    try:
+        print(build())
+    except UserError as error:
+        print(f"asyncrl: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,159 @@
+"""Passes of image torsos by our own kernels: bytes to features, and back to the gradients of the weights.
+
+On a few images at a time, which is what actor-learners have, a pass costs PyTorch more in calls than in arithmetic.
+"""
+
+import ctypes
+import math
+import weakref
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import Function
+
+from asyncrl.tape import FIRST_ROWS, Tape
+
+LANES = 16  # numbers in a vector; units and output channels come in multiples of it
+MAX_LAYERS = 4
+
+
+def is_supported(convolutions: list[nn.Conv2d], hidden: nn.Linear) -> bool:
+    """Return whether the kernels can compute these layers."""
+    widths = [*(layer.out_channels for layer in convolutions), hidden.out_features]
+    return len(convolutions) <= MAX_LAYERS and all(width % LANES == 0 for width in widths)
+
+
+class Passes(Tape):
+    """The torso of one worker's network, on observations of bytes; a tape of its own, so that acting is kept.
+
+    Args:
+        library: the kernels.
+        shape: (C, H, W) of one image.
+        channels_last: whether images come as [H, W, C].
+        convolutions: each followed by a ReLU.
+        hidden: the linear layer after them, with its ReLU.
+        flat: [P] that the parameters are views of.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        shape: tuple[int, ...],
+        channels_last: bool,
+        convolutions: list[nn.Conv2d],
+        hidden: nn.Linear,
+        flat: Tensor,
+    ) -> None:
+        super().__init__()
+        self._library, self._channels_last, self._flat = library, channels_last, flat
+        self._parameters = [p for layer in (*convolutions, hidden) for p in (layer.weight, layer.bias)]
+        self._gradients: list[Tensor] = []
+        kinds = [n for layer in convolutions for n in (layer.out_channels, layer.kernel_size[0], layer.stride[0])]
+        spec = np.array([*shape, hidden.out_features, len(convolutions), *kinds], np.int32)
+        self._torso = library.torso_new(spec.ctypes.data)
+        if not self._torso:
+            raise MemoryError("no memory for a network")
+        weakref.finalize(self, library.torso_free, self._torso)
+        self._widths = library.torso_record(self._torso), hidden.in_features, hidden.out_features
+        self._kept, self._loose = _room(FIRST_ROWS, self._widths), _room(1, self._widths)
+        self._loaded = -1  # version of the parameters that the kernels know
+        self._mean: Tensor | None = None
+
+    def write_into(self, gradient: Tensor) -> None:
+        """Write the next gradient where it belongs in `gradient` [P]."""
+        first = self._flat.data_ptr()
+        places = ((p.data_ptr() - first) // p.element_size() for p in self._parameters)
+        self._gradients = [
+            gradient[place : place + p.numel()].view_as(p) for p, place in zip(self._parameters, places, strict=True)
+        ]
+
+    def standardize(self, mean: Tensor, scale: Tensor) -> None:
+        """Take (byte - mean) * scale as the network's input; `mean` like one image or a number, `scale` a number."""
+        self._mean = None
+        if mean.numel() > 1:
+            self._mean = (mean if self._channels_last else mean.permute(1, 2, 0)).contiguous()
+        elif mean.item():
+            raise ValueError("one mean for all pixels")
+        self._library.torso_inputs(self._torso, _address(self._mean), scale.item())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the features [N, F] of images [N, ...] of bytes."""
+        images = images.contiguous()
+        if torch.is_grad_enabled():
+            return _Features.apply(self, images, *self._parameters)
+        if not self.is_recording:
+            self._loose = _with_room(self._loose, 0, len(images))
+            return self._forward(images, self._loose, 0).clone()
+        self._kept = _with_room(self._kept, self._rows, self._rows + len(images))
+        features = self._forward(images, self._kept, self._rows)
+        self._rows += len(images)
+        return features
+
+    def _forward(self, images: Tensor, room: list[Tensor], first: int) -> Tensor:
+        version = self._flat._version + sum(parameter._version for parameter in self._parameters)
+        if version != self._loaded:
+            self._library.torso_load(self._torso, _addresses(self._parameters))
+            self._loaded = version
+        rows = [buffer[first:] for buffer in room]
+        where = map(_address, rows)
+        self._library.torso_forward(self._torso, images.data_ptr(), self._channels_last, len(images), *where)
+        return rows[-1][: len(images)]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features [N, F] of a rollout: those of acting, if they were kept, else computed now."""
+        if self.is_playing:
+            self.require(len(images))
+        else:
+            self._kept = _with_room(self._kept, 0, len(images))
+            self._forward(images, self._kept, 0)
+        return self._kept[-1][: len(images)].clone()
+
+    def backward(self, images: Tensor, gradient: Tensor) -> list[Tensor]:
+        """Return the gradients of all parameters from that of the last `features` [N, F]."""
+        gradients, self._gradients = self._gradients or [torch.empty_like(p) for p in self._parameters], []
+        changed, room = gradient.clone(), torch.empty(len(images), self._widths[1])
+        self._library.torso_backward(
+            self._torso,
+            images.data_ptr(),
+            self._channels_last,
+            len(images),
+            *map(_address, (*self._kept, changed, room)),
+            _addresses(gradients),
+        )
+        return gradients
+
+
+class _Features(Function):
+    """Features of images, as autograd sees them: apply(passes, images, *parameters)."""
+
+    @staticmethod
+    def forward(ctx, passes: Passes, images: Tensor, *parameters: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.passes, ctx.images = passes, images
+        return passes.features(images)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None, None, *ctx.passes.backward(ctx.images, gradient)
+
+
+def _room(rows: int, widths: tuple[int, ...]) -> list[Tensor]:
+    return [torch.empty(rows, width) for width in widths]
+
+
+def _with_room(buffers: list[Tensor], used: int, rows: int) -> list[Tensor]:
+    """Return buffers of at least `rows`, the first `used` as they were."""
+    if rows <= len(buffers[0]):
+        return buffers
+    wider = _room(max(rows, 2 * len(buffers[0])), tuple(buffer.shape[1] for buffer in buffers))
+    for old, new in zip(buffers, wider, strict=True):
+        new[:used] = old[:used]
+    return wider
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _addresses(tensors: list[Tensor]) -> ctypes.Array:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
