@@ -12,12 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asyncrl import losses
+from asyncrl import kernels, losses
 from asyncrl.networks import conv2013
+from asyncrl.passes import Passes
 from asyncrl.returns import n_step_returns
+from asyncrl.tape import playing, recording
 
 ACTIONS = 6
 SHAPE = (4, 84, 84)
+_PLAIN, _LAST = torch.contiguous_format, torch.channels_last
 
 convolution_backward = torch.ops.aten.convolution_backward
 
@@ -131,6 +134,33 @@ def reused(acting: torch.memory_format, training: torch.memory_format, batch: in
     return do
 
 
+def own(batch: int, t_max: int) -> Callable[[], None]:
+    """Act and keep, and pass backward, both by asyncrl's compiled kernels; heads and loss by torch."""
+    net, library = Net(_PLAIN), kernels.library()
+    if library is None:
+        raise SystemExit(f"no kernels: {kernels.why_none()}")
+    torso = [p for layer in (net.conv1, net.conv2, net.hidden) for p in layer.parameters()]
+    flat = torch.cat([p.detach().reshape(-1) for p in torso])
+    for parameter, piece in zip(torso, flat.split([p.numel() for p in torso]), strict=True):
+        parameter.data = piece.view_as(parameter)
+    passes = Passes(library, SHAPE, False, [net.conv1, net.conv2], net.hidden, flat)
+    data = Batch(batch, t_max)
+
+    def do() -> None:
+        passes.rewind()
+        with torch.no_grad(), recording([passes]):
+            actions = torch.stack([sample(net.outputs(passes(frames))[0]) for frames in data.frames[:-1]])
+        with torch.no_grad():
+            bootstrap = net.outputs(passes(data.frames[-1]))[1]
+        gradient = torch.empty_like(flat)
+        passes.write_into(gradient)
+        with playing([passes]):
+            hidden = passes(data.frames[:-1].flatten(0, 1)).unflatten(0, (t_max, batch))
+        torch.autograd.grad(data.loss(*net.outputs(hidden), actions, bootstrap), net.parameters)
+
+    return do
+
+
 @torch.no_grad()
 def backward(net: Net, kept: list[Tensor], gradient: Tensor) -> list[Tensor]:
     """Return the gradients of the torso's parameters from that of its output [N, 256]."""
@@ -151,7 +181,6 @@ def _through(layer: torch.nn.Conv2d, inputs: Tensor, gradient: Tensor, wants_inp
     )
 
 
-_PLAIN, _LAST = torch.contiguous_format, torch.channels_last
 PASSES: dict[str, Callable[[int, int], Callable[[], None]]] = {
     "NCHW": partial(separate, _PLAIN, _PLAIN),
     "channels-last": partial(separate, _LAST, _LAST),
@@ -159,4 +188,5 @@ PASSES: dict[str, Callable[[int, int], Callable[[], None]]] = {
     "NCHW, activations reused": partial(reused, _PLAIN, _PLAIN),
     "channels-last, activations reused": partial(reused, _LAST, _LAST),
     "NCHW to act, channels-last to train, activations reused": partial(reused, _PLAIN, _LAST),
+    "own kernels": own,
 }

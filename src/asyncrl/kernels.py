@@ -1,7 +1,7 @@
-"""Our own arithmetic in C (kernels.c), compiled into the user's cache by the first that needs it.
+"""Our own arithmetic in C (csrc), compiled into the user's cache by the first that needs it.
 
-It is optional: where there is no C compiler, or it fails, PyTorch computes the same, slower. `python -m asyncrl.kernels`
-compiles by hand and tells why it cannot.
+It is optional: where there is no C compiler, or it fails, PyTorch computes the same, slower.
+`python -m asyncrl.kernels` compiles by hand and tells why it cannot.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from asyncrl.errors import UserError
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = Path(__file__).with_name("csrc")
 # No -ffast-math: what is not a number must stay so to be noticed. Nobody reads errno or floating-point exceptions.
 _COMPILE = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_float
@@ -35,13 +35,24 @@ _SIGNATURES = {
 }
 
 
-@functools.cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled kernels, or None where they cannot be had. The first call on a machine takes seconds."""
+    return _found()[0]
+
+
+def why_none() -> str | None:
+    """Return in a line why there are no kernels, or None where there are."""
+    return _found()[1]
+
+
+@functools.cache
+def _found() -> tuple[ctypes.CDLL | None, str | None]:
     try:
-        return load(build())
-    except (UserError, OSError):
-        return None
+        return load(build()), None
+    except UserError as error:
+        return None, str(error)
+    except OSError as error:  # compiled, but not loaded
+        return None, " ".join(str(error).split())
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -63,7 +74,9 @@ def build() -> Path:
     if compiler is None:
         raise UserError("no C compiler: install one (Debian: apt-get install gcc) or name it in CC")
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asyncrl" / "kernels"
-    digest = hashlib.sha256("\0".join((*_COMPILE, compiler, _processor())).encode() + SOURCE.read_bytes())
+    digest = hashlib.sha256("\0".join((*_COMPILE, compiler, _processor())).encode())
+    for source in sorted(SOURCES.iterdir()):
+        digest.update(source.read_bytes())
     path = folder / f"kernels-{digest.hexdigest()[:16]}.so"
     if path.exists():
         return path
@@ -81,7 +94,7 @@ def build() -> Path:
 def _compile(compiler: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
         output = Path(folder) / path.name
-        command = [compiler, *_COMPILE, str(SOURCE), "-o", str(output)]
+        command = [compiler, *_COMPILE, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(output)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             why = next((line for line in result.stderr.splitlines() if "error" in line), "no message")
@@ -90,7 +103,7 @@ def _compile(compiler: str, path: Path) -> None:
 
 
 def _processor() -> str:
-    """Return what tells processors apart: a cache may be shared by machines that do not understand each other's code."""
+    """Return what tells processors apart: machines that share a cache need not understand each other's code."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -17,8 +17,8 @@ from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.handed import is_handed, require_function
 from asyncrl.inputs import InputStatistics
-from asyncrl.policies import Policy, PolicyHead, policy_head
 from asyncrl.passes import Passes, is_supported
+from asyncrl.policies import Policy, PolicyHead, policy_head
 from asyncrl.tape import Tape
 from asyncrl.torsos import (
     LSTM,

@@ -4,8 +4,8 @@ On a few images at a time, which is what actor-learners have, a pass costs PyTor
 """
 
 import ctypes
-import math
 import weakref
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class Passes(Tape):
     ) -> None:
         super().__init__()
         self._library, self._channels_last, self._flat = library, channels_last, flat
-        self._parameters = [p for layer in (*convolutions, hidden) for p in (layer.weight, layer.bias)]
+        self._parameters = [p for layer in (*convolutions, hidden) for p in layer.parameters()]  # weight, bias
         self._gradients: list[Tensor] = []
         kinds = [n for layer in convolutions for n in (layer.out_channels, layer.kernel_size[0], layer.stride[0])]
         spec = np.array([*shape, hidden.out_features, len(convolutions), *kinds], np.int32)
@@ -155,5 +155,5 @@ def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _addresses(tensors: list[Tensor]) -> ctypes.Array:
+def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array:
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

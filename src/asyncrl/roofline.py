@@ -1,5 +1,7 @@
 """What one core needs at least for an agent step: emulator, arithmetic at its peak, memory traffic."""
 
+import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -37,10 +39,14 @@ def floors(learner: Learner, store: ParameterStore, seconds: float) -> dict[str,
 
 
 def _flops(learner: Learner) -> tuple[int, int]:
-    """Return the floating-point operations of one update, and its agent steps."""
+    """Return the floating-point operations of one update, and its agent steps.
+
+    PyTorch counts only its own: another learner does the update, without our kernels.
+    """
+    counted = Learner(dataclasses.replace(learner.config, kernels="torch"), learner.worker)
     counter = FlopCounterMode(display=False)
-    with counter:
-        update = compute_update(learner)
+    with contextlib.closing(counted), counter:
+        update = compute_update(counted)
     return counter.get_total_flops(), update.steps
 
 

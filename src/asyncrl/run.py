@@ -18,6 +18,7 @@ from asyncrl.display import make_display
 from asyncrl.errors import UserError
 from asyncrl.handed import Handed, hand_over
 from asyncrl.journals import read_json_lines
+from asyncrl.kernels import why_none
 from asyncrl.lock import holding
 from asyncrl.metrics import Progress
 from asyncrl.presets import preset_for
@@ -199,6 +200,8 @@ def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: S
             if checkpoint is None:
                 shutil.rmtree(run_dir, ignore_errors=True)
             raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
+        if config.kernels == "auto" and (why := why_none()) is not None:
+            announce(f"PyTorch computes alone, which is slower: {why}")
         announce(f"{config.env}: {config.workers} workers x {config.envs_per_worker} environments, into {run_dir}")
         return Run(run_dir, config, trainer.run())
 

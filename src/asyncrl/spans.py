@@ -13,7 +13,7 @@ from asyncrl.worker import Learner
 # What the time of an agent step is divided into, in the order of a pass of Algorithm S3's loop.
 SPANS = {
     "pull": "the snapshot, copied from the shared parameters",
-    "preprocessing": "bytes to scaled floats, for acting and for training",
+    "preprocessing": "bytes to scaled floats, for acting and for training (with our kernels: part of both)",
     "acting": "forward pass for the actions, and to value what was cut",
     "sampling": "draws from the policy",
     "environment": "the game, its preprocessing and the stack of frames",

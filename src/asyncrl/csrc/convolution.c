@@ -1,0 +1,181 @@
+// Convolutions without padding, of one image, channels last.
+
+#include <string.h>
+
+#include "torso.h"
+#include "vectors.h"
+
+#ifdef __AVX512F__
+#define TILE 10 // positions whose sums stay in registers
+#else
+#define TILE 5
+#endif
+
+#define CASE(N, CALL) \
+  case N: { \
+    enum { P = N }; \
+    CALL; \
+    break; \
+  }
+#if TILE == 10
+#define WIDE_CASES(CALL) CASE(10, CALL) CASE(9, CALL) CASE(8, CALL) CASE(7, CALL) CASE(6, CALL)
+#else
+#define WIDE_CASES(CALL)
+#endif
+#define ALL_CASES(CALL) WIDE_CASES(CALL) CASE(5, CALL) CASE(4, CALL) CASE(3, CALL) CASE(2, CALL) CASE(1, CALL)
+
+// Bytes [c][h][w], or [h][w][c] if `last`, to floats [h][w][c].
+void read_image(const Torso *t, const uint8_t *bytes, int last) {
+  const Layer *y = &t->layer[0];
+  const int pixels = y->h * y->w, c = y->c, n = pixels * c;
+  const float scale = t->scale;
+  float *out = t->image;
+  const float *mean = t->mean;
+  int pixel = 0;
+  if (!last && c == 4) { // four frames
+    const uint8_t *p0 = bytes, *p1 = p0 + pixels, *p2 = p1 + pixels, *p3 = p2 + pixels;
+    for (; pixel + 16 <= pixels; pixel += 16) {
+      b16 a = *(const b16 *)(p0 + pixel), b = *(const b16 *)(p1 + pixel);
+      b16 e = *(const b16 *)(p2 + pixel), f = *(const b16 *)(p3 + pixel);
+      // Even channels with even ones and odd with odd, twice: a e b f in turn.
+      b16 ae[2] = {LOW(a, e), HIGH(a, e)};
+      b16 bf[2] = {LOW(b, f), HIGH(b, f)};
+      for (int half = 0; half < 2; half++) {
+        b16 quarter[2] = {LOW(ae[half], bf[half]), HIGH(ae[half], bf[half])};
+        for (int q = 0; q < 2; q++) {
+          int at = pixel * 4 + (half * 2 + q) * LANES;
+          v16 v = __builtin_convertvector(quarter[q], v16);
+          if (mean) v -= load(mean + at);
+          store(out + at, v * scale);
+        }
+      }
+    }
+  }
+  if (last || c == 1) {
+    for (int i = 0; i < n; i++) out[i] = ((float)bytes[i] - (mean ? mean[i] : 0)) * scale;
+    return;
+  }
+  for (; pixel < pixels; pixel++)
+    for (int i = 0; i < c; i++) {
+      int at = pixel * c + i;
+      out[at] = ((float)bytes[i * pixels + pixel] - (mean ? mean[at] : 0)) * scale;
+    }
+}
+
+INLINE void convolve_tile(const Layer *y, const float *in, float *out, int o, const int P, const int V) {
+  v16 acc[TILE][2];
+  const int run = y->k * y->c, step = y->s * y->c, row = y->w * y->c, oc = y->oc;
+#pragma GCC unroll 16
+  for (int p = 0; p < P; p++)
+    for (int v = 0; v < V; v++) acc[p][v] = load(y->bias + o + v * LANES);
+  for (int ky = 0; ky < y->k; ky++) {
+    const float *x = in + ky * row, *weights = y->forward + ky * run * oc + o;
+    for (int j = 0; j < run; j++) {
+      v16 w[2];
+#pragma GCC unroll 16
+      for (int v = 0; v < V; v++) w[v] = load(weights + j * oc + v * LANES);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; p++)
+#pragma GCC unroll 16
+        for (int v = 0; v < V; v++) acc[p][v] += x[p * step + j] * w[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int p = 0; p < P; p++)
+#pragma GCC unroll 16
+    for (int v = 0; v < V; v++) store(out + p * oc + o + v * LANES, relu(acc[p][v]));
+}
+
+void convolve(const Layer *y, const float *in, float *out) {
+  const int tiles = (y->ow + TILE - 1) / TILE, width = (y->ow + tiles - 1) / tiles;
+  for (int oy = 0; oy < y->oh; oy++)
+    for (int ox = 0; ox < y->ow; ox += width) {
+      const int n = y->ow - ox < width ? y->ow - ox : width;
+      const float *from = in + (oy * y->s * y->w + ox * y->s) * y->c;
+      float *to = out + (oy * y->ow + ox) * y->oc;
+      int o = 0;
+      for (; o + 2 * LANES <= y->oc; o += 2 * LANES) switch (n) { ALL_CASES(convolve_tile(y, from, to, o, P, 2)) }
+      for (; o < y->oc; o += LANES) switch (n) { ALL_CASES(convolve_tile(y, from, to, o, P, 1)) }
+    }
+}
+
+INLINE void weights_tile(
+    const Layer *y, const float *in, const float *dy, float *gradient, int ky, int j, int o, const int P
+) {
+  v16 acc[16];
+  const int step = y->s * y->c, row = y->w * y->c, oc = y->oc;
+  float *to = gradient + (ky * y->k * y->c + j) * oc + o;
+#pragma GCC unroll 16
+  for (int p = 0; p < P; p++) acc[p] = load(to + p * oc);
+  for (int oy = 0; oy < y->oh; oy++) {
+    const float *x = in + (oy * y->s + ky) * row + j, *d = dy + oy * y->ow * oc + o;
+    for (int ox = 0; ox < y->ow; ox++, x += step, d += oc) {
+      v16 dv = load(d);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; p++) acc[p] += x[p] * dv;
+    }
+  }
+#pragma GCC unroll 16
+  for (int p = 0; p < P; p++) store(to + p * oc, acc[p]);
+}
+
+// Add the gradient of the packed weights.
+void add_weights(Layer *y, const float *in, const float *dy) {
+  const int run = y->k * y->c;
+  for (int ky = 0; ky < y->k; ky++)
+    for (int o = 0; o < y->oc; o += LANES) {
+      int j = 0;
+      for (; j + 16 <= run; j += 16) weights_tile(y, in, dy, y->gradient, ky, j, o, 16);
+      for (; j + 4 <= run; j += 4) weights_tile(y, in, dy, y->gradient, ky, j, o, 4);
+      for (; j < run; j++) weights_tile(y, in, dy, y->gradient, ky, j, o, 1);
+    }
+}
+
+INLINE void inputs_tile(const Layer *y, const float *dy, float *dx, int ky, int j, const int P, const int V) {
+  v16 acc[TILE][4];
+  const int run = y->k * y->c, step = y->s * y->c, oc = y->oc;
+  const float *weights = y->backward + ky * oc * run + j;
+#pragma GCC unroll 16
+  for (int p = 0; p < P; p++)
+#pragma GCC unroll 16
+    for (int v = 0; v < V; v++) acc[p][v] = zero();
+  for (int o = 0; o < oc; o++) {
+    v16 w[4];
+#pragma GCC unroll 16
+    for (int v = 0; v < V; v++) w[v] = load(weights + o * run + v * LANES);
+#pragma GCC unroll 16
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 16
+      for (int v = 0; v < V; v++) acc[p][v] += dy[p * oc + o] * w[v];
+  }
+#pragma GCC unroll 16
+  for (int p = 0; p < P; p++) // positions overlap: one after the other
+#pragma GCC unroll 16
+    for (int v = 0; v < V; v++) {
+      float *to = dx + p * step + j + v * LANES;
+      store(to, load(to) + acc[p][v]);
+    }
+}
+
+#define INPUT_TILE 5
+// dx: [h][w][c], from dy [oh][ow][oc]. c is a multiple of 16, as it is of outputs.
+void set_inputs(const Layer *y, const float *dy, float *dx) {
+  const int run = y->k * y->c;
+  memset(dx, 0, sizeof(float) * (size_t)(y->h * y->w * y->c));
+  for (int oy = 0; oy < y->oh; oy++)
+    for (int ky = 0; ky < y->k; ky++) {
+      float *to = dx + (oy * y->s + ky) * y->w * y->c;
+      for (int ox = 0; ox < y->ow; ox += INPUT_TILE) {
+        const float *from = dy + (oy * y->ow + ox) * y->oc;
+        const int n = y->ow - ox < INPUT_TILE ? y->ow - ox : INPUT_TILE;
+        float *at = to + ox * y->s * y->c;
+        int j = 0;
+        for (; j + 4 * LANES <= run; j += 4 * LANES)
+          switch (n) { CASE(5, inputs_tile(y, from, at, ky, j, P, 4)) CASE(4, inputs_tile(y, from, at, ky, j, P, 4))
+                       CASE(3, inputs_tile(y, from, at, ky, j, P, 4)) CASE(2, inputs_tile(y, from, at, ky, j, P, 4))
+                       CASE(1, inputs_tile(y, from, at, ky, j, P, 4)) }
+        for (; j < run; j += LANES)
+          for (int p = 0; p < n; p++) inputs_tile(y, from + p * y->oc, at + p * y->s * y->c, ky, j, 1, 1);
+      }
+    }
+}

@@ -1,0 +1,46 @@
+// Passes of a torso of convolutions (ReLU after each) and one fully connected layer, and the optimisers' steps.
+//
+// One thread, 32-bit floats. For what these networks are, small kernels on few images, a library's calls cost more than
+// its arithmetic. Vectors are 16 floats wide in the C compiler's own notation: AVX-512 has them, elsewhere the compiler
+// takes several narrower ones. Images are kept with their channels last, weights are repacked for that at each load;
+// the last convolution's output is handed to the linear layer in PyTorch's order, so that its weights, nearly all there
+// are, stay where they lie.
+
+
+#pragma once
+
+#include <stdint.h>
+
+#define MAX_LAYERS 4
+
+typedef struct {
+  int c, h, w;     // of the input
+  int oc, k, s;    // output channels, kernel, stride
+  int oh, ow;      // of the output
+  int outputs;     // oh * ow * oc
+  float *forward;  // [k][k * c][oc]
+  float *backward; // [k][oc][k * c]
+  float *gradient; // [k][k * c][oc]
+  const float *bias;
+} Layer;
+
+typedef struct {
+  int layers, hidden, inputs, record;
+  Layer layer[MAX_LAYERS];
+  const float *linear, *linear_bias; // [hidden][inputs]: not copied
+  const float *mean;                 // [h][w][c] or NULL
+  float scale;
+  float *image, *gradients[MAX_LAYERS], *active;
+  int *rows;
+} Torso;
+
+
+// convolution.c
+void read_image(const Torso *t, const uint8_t *bytes, int last);
+void convolve(const Layer *y, const float *in, float *out);
+void add_weights(Layer *y, const float *in, const float *dy);
+void set_inputs(const Layer *y, const float *dy, float *dx);
+
+// linear.c
+void linear(const Torso *t, const float *x, int n, float *out);
+void linear_backward(Torso *t, const float *x, const float *dy, int n, float *weights, float *bias, float *dx);

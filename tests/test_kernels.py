@@ -1,0 +1,237 @@
+"""Our compiled kernels compute what PyTorch computes, and where they cannot be had PyTorch does it."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+import asyncrl
+from asyncrl import kernels
+from asyncrl.config import Config
+from asyncrl.errors import DivergedError, UserError
+from asyncrl.inputs import InputStatistics
+from asyncrl.optim import adam_step_, rmsprop_step_
+from asyncrl.worker import Learner, compute_update
+
+CATCH = Config(env="asyncrl/Catch-v0", workers=1, envs_per_worker=4, t_max=5, lstm_size=8, network="conv-small")
+PONG = dataclasses.replace(CATCH, env="ALE/Pong-v5", network="conv2013")
+CASES = {
+    "catch": CATCH,
+    "one game": dataclasses.replace(PONG, envs_per_worker=1),
+    "a tile of games": PONG,
+    "a tile and a rest": dataclasses.replace(PONG, envs_per_worker=7),
+    "three convolutions": dataclasses.replace(PONG, network="conv2015"),
+    "more rows than there is room at first": dataclasses.replace(CATCH, t_max=40),
+    "whole episodes": dataclasses.replace(CATCH, envs_per_worker=1, t_max=None),
+    "lstm": dataclasses.replace(CATCH, core="lstm"),
+    "separate networks": dataclasses.replace(CATCH, separate_networks=True),
+    "n-step-q": dataclasses.replace(CATCH, algo="n-step-q"),
+    "one-step-q": dataclasses.replace(CATCH, algo="one-step-q"),
+    "sarsa": dataclasses.replace(CATCH, algo="one-step-sarsa"),
+    "colours": dataclasses.replace(CATCH, env="tests.test_kernels:Colours", network="conv2013"),
+    "odd": dataclasses.replace(CATCH, env="tests.test_kernels:Odd", network="conv2013"),
+}
+STATISTICS = {
+    "ALE/Pong-v5": (4, 84, 84),
+    "tests.test_kernels:Colours": (60, 52, 3),
+    "tests.test_kernels:Odd": (5, 37, 43),
+}
+
+
+class Colours(gym.Env):
+    """Pictures of noise, [H, W, C]."""
+
+    shape = (60, 52, 3)
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 255, self.shape, np.uint8)
+        self.action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        return self._picture(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        picture = self._picture()
+        return picture, float(picture[0, 0, 0] > 127), bool(picture[0, 0, 1] > 220), False, {}
+
+    def _picture(self) -> np.ndarray:
+        return self.np_random.integers(0, 256, self.shape, np.uint8)
+
+
+class Odd(Colours):
+    """[C, H, W], of sizes that no vector or tile divides."""
+
+    shape = (5, 37, 43)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _there_is_a_compiler() -> None:
+    assert kernels.why_none() is None, "these tests need a C compiler"
+
+
+def learners(config: Config) -> tuple[Learner, Learner]:
+    """Return two that do the same, the first with our kernels."""
+    statistics, shape = None, STATISTICS.get(config.env)
+    if shape is not None:
+        mean = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+        statistics = InputStatistics(mean, np.array(60.0, np.float32))
+    torch_only = dataclasses.replace(config, kernels="torch")
+    return Learner(config, 0, statistics=statistics), Learner(torch_only, 0, statistics=statistics)
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest, single_threaded: None) -> Iterator[tuple[Learner, Learner]]:
+    both = learners(CASES[request.param])
+    yield both
+    for learner in both:
+        learner.close()
+
+
+@pytest.fixture
+def single_threaded() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("pair", CASES, indirect=True)
+def test_a_gradient_is_that_of_pytorch(pair: tuple[Learner, Learner]) -> None:
+    assert pair[0].passes
+    assert not pair[1].passes
+    for _ in range(3):
+        ours, theirs = (compute_update(learner).gradient for learner in pair)
+        assert theirs.norm() > 0
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5 * float(theirs.abs().max()))
+        for learner in pair:
+            learner.snapshot.sub_(0.01 * theirs / theirs.norm())
+            learner.target_snapshot.mul_(1.01)
+
+
+@pytest.mark.parametrize("pair", ["catch"], indirect=True)
+def test_what_acting_computed_is_not_computed_again(
+    pair: tuple[Learner, Learner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, calls = pair[0].passes[0]._library, []
+
+    class Counting:
+        def __getattr__(self, name: str) -> object:
+            calls.append(name)
+            return getattr(library, name)
+
+    monkeypatch.setattr(pair[0].passes[0], "_library", Counting())
+    compute_update(pair[0])
+    assert CATCH.t_max is not None
+    assert calls.count("torso_forward") == CATCH.t_max + 1  # acting, and the bootstrap's value
+    assert calls.count("torso_load") == 1
+    assert calls.count("torso_backward") == 1
+
+
+@pytest.mark.parametrize("pair", ["catch"], indirect=True)
+def test_a_gradient_is_a_value_of_its_own(pair: tuple[Learner, Learner]) -> None:
+    first = compute_update(pair[0]).gradient
+    kept = first.clone()
+    second = compute_update(pair[0]).gradient
+    assert torch.equal(first, kept)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("pair", ["catch"], indirect=True)
+def test_what_is_no_number_is_noticed(pair: tuple[Learner, Learner]) -> None:
+    pair[0].snapshot[3] = float("nan")  # a weight of the first convolution
+    with pytest.raises(DivergedError):
+        compute_update(pair[0])
+
+
+def steps(library: object) -> dict[str, Tensor]:
+    """Return parameters and statistics after three steps of each optimiser."""
+    generator = torch.Generator().manual_seed(0)
+    result = {}
+    for name in ("rmsprop", "adam"):
+        theta, mean, square = torch.randn(1003, generator=generator), torch.zeros(1003), torch.zeros(1003)
+        for step in (1, 2, 3):
+            gradient = torch.randn(1003, generator=generator)
+            how = {"learning_rate": 0.01, "decay": 0.95, "epsilon": 1e-3, "library": library}
+            if name == "adam":
+                adam_step_(theta, gradient, mean, square, step=step, **how)
+            else:
+                rmsprop_step_(theta, gradient, square, **how)
+        result |= {f"{name} theta": theta, f"{name} mean": mean, f"{name} square": square}
+    return result
+
+
+def test_optimisers_take_the_steps_of_pytorch() -> None:
+    ours, theirs = steps(kernels.library()), steps(None)
+    torch.testing.assert_close(ours, theirs, rtol=2e-6, atol=1e-7)
+    assert theirs["adam mean"].norm() > 0
+
+
+def test_without_a_compiler_pytorch_computes(tmp_path: Path) -> None:
+    environment = {**os.environ, "CC": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)}
+    script = tmp_path / "train.py"
+    script.write_text("import asyncrl\nasyncrl.train('asyncrl/Catch-v0', frames=400, workers=1, run_dir='run')\n")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "PyTorch computes alone, which is slower: no C compiler" in done.stdout
+    assert not (tmp_path / "asyncrl").exists()
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
+Break = Callable[[Path], None]
+
+
+def refuse_folder(cache: Path) -> None:
+    cache.write_text("not a folder")
+
+
+def broken_compiler(cache: Path) -> None:
+    compiler = cache.parent / "cc"
+    compiler.write_text("#!/bin/sh\necho 'kernels.c:1: error: no such target' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"), [(refuse_folder, "set XDG_CACHE_HOME"), (broken_compiler, "error: no such target")]
+)
+def test_what_fails_is_told_in_a_line(spoil: Break, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    spoil(tmp_path / "cache")
+    if spoil is broken_compiler:
+        monkeypatch.setenv("CC", str(tmp_path / "cc"))
+    with pytest.raises(UserError, match=why) as caught:
+        kernels.build()
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_they_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = kernels.build()
+    before = path.stat().st_mtime_ns
+    assert kernels.build() == path
+    assert path.stat().st_mtime_ns == before
+    assert kernels.load(path).torso_new is not None
+
+
+def test_a_run_says_how_it_computes(tmp_path: Path) -> None:
+    lines: list[str] = []
+    asyncrl.train("asyncrl/Catch-v0", frames=200, workers=1, run_dir=tmp_path / "run", announce=lines.append)
+    assert not any("PyTorch computes alone" in line for line in lines)
