@@ -1,7 +1,9 @@
 """Our compiled kernels compute what PyTorch computes, and where they cannot be had PyTorch does it."""
 
+import ctypes
 import dataclasses
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -116,6 +118,27 @@ def test_a_gradient_is_that_of_pytorch(pair: tuple[Learner, Learner]) -> None:
         for learner in pair:
             learner.snapshot.sub_(0.01 * theirs / theirs.norm())
             learner.target_snapshot.mul_(1.01)
+
+
+@pytest.fixture(scope="module", params=["-march=x86-64-v3", "-march=x86-64"])
+def narrow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    if platform.machine() != "x86_64":
+        pytest.skip("the options are those of x86")
+    path = tmp_path_factory.mktemp("narrow") / "narrow.so"
+    kernels.compile_library("cc", path, request.param)
+    return kernels.load(path)
+
+
+@pytest.mark.parametrize("case", ["one game", "a tile and a rest", "three convolutions", "odd"])
+def test_narrower_vectors_give_the_same(
+    narrow: ctypes.CDLL, case: str, monkeypatch: pytest.MonkeyPatch, single_threaded: None
+) -> None:
+    monkeypatch.setattr(kernels, "library", lambda: narrow)
+    both = learners(CASES[case])
+    ours, theirs = (compute_update(learner).gradient for learner in both)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5 * float(theirs.abs().max()))
+    for learner in both:
+        learner.close()
 
 
 @pytest.mark.parametrize("pair", ["catch"], indirect=True)

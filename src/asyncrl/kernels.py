@@ -85,16 +85,21 @@ def build() -> Path:
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # sixteen workers starting at once compile once
             if not path.exists():
-                _compile(compiler, path)
+                compile_library(compiler, path)
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror}); set XDG_CACHE_HOME") from None
     return path
 
 
-def _compile(compiler: str, path: Path) -> None:
+def compile_library(compiler: str, path: Path, *more: str) -> None:
+    """Compile to `path`, with `more` options.
+
+    Raises:
+        UserError: if the compiler fails.
+    """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
         output = Path(folder) / path.name
-        command = [compiler, *_COMPILE, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(output)]
+        command = [compiler, *_COMPILE, *more, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(output)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             why = next((line for line in result.stderr.splitlines() if "error" in line), "no message")

@@ -5,12 +5,6 @@
 #include "torso.h"
 #include "vectors.h"
 
-#ifdef __AVX512F__
-#define TILE 10 // positions whose sums stay in registers
-#else
-#define TILE 5
-#endif
-
 #define CASE(N, CALL) \
   case N: { \
     enum { P = N }; \
@@ -18,11 +12,11 @@
     break; \
   }
 #if TILE == 10
-#define WIDE_CASES(CALL) CASE(10, CALL) CASE(9, CALL) CASE(8, CALL) CASE(7, CALL) CASE(6, CALL)
+#define WIDE_CASES(CALL) CASE(10, CALL) CASE(9, CALL) CASE(8, CALL) CASE(7, CALL)
 #else
 #define WIDE_CASES(CALL)
 #endif
-#define ALL_CASES(CALL) WIDE_CASES(CALL) CASE(5, CALL) CASE(4, CALL) CASE(3, CALL) CASE(2, CALL) CASE(1, CALL)
+#define ALL_CASES(CALL) WIDE_CASES(CALL) CASE(6, CALL) CASE(5, CALL) CASE(4, CALL) CASE(3, CALL) CASE(2, CALL) CASE(1, CALL)
 
 // Bytes [c][h][w], or [h][w][c] if `last`, to floats [h][w][c].
 void read_image(const Torso *t, const uint8_t *bytes, int last) {
@@ -42,9 +36,10 @@ void read_image(const Torso *t, const uint8_t *bytes, int last) {
       b16 bf[2] = {LOW(b, f), HIGH(b, f)};
       for (int half = 0; half < 2; half++) {
         b16 quarter[2] = {LOW(ae[half], bf[half]), HIGH(ae[half], bf[half])};
-        for (int q = 0; q < 2; q++) {
-          int at = pixel * 4 + (half * 2 + q) * LANES;
-          v16 v = __builtin_convertvector(quarter[q], v16);
+        const uint8_t *from = (const uint8_t *)quarter;
+        for (int i = 0; i < 32; i += LANES) {
+          int at = pixel * 4 + half * 32 + i;
+          vec v = __builtin_convertvector(*(const lane_bytes *)(from + i), vec);
           if (mean) v -= load(mean + at);
           store(out + at, v * scale);
         }
@@ -63,7 +58,7 @@ void read_image(const Torso *t, const uint8_t *bytes, int last) {
 }
 
 INLINE void convolve_tile(const Layer *y, const float *in, float *out, int o, const int P, const int V) {
-  v16 acc[TILE][2];
+  vec acc[TILE][2];
   const int run = y->k * y->c, step = y->s * y->c, row = y->w * y->c, oc = y->oc;
 #pragma GCC unroll 16
   for (int p = 0; p < P; p++)
@@ -71,7 +66,7 @@ INLINE void convolve_tile(const Layer *y, const float *in, float *out, int o, co
   for (int ky = 0; ky < y->k; ky++) {
     const float *x = in + ky * row, *weights = y->forward + ky * run * oc + o;
     for (int j = 0; j < run; j++) {
-      v16 w[2];
+      vec w[2];
 #pragma GCC unroll 16
       for (int v = 0; v < V; v++) w[v] = load(weights + j * oc + v * LANES);
 #pragma GCC unroll 16
@@ -102,7 +97,7 @@ void convolve(const Layer *y, const float *in, float *out) {
 INLINE void weights_tile(
     const Layer *y, const float *in, const float *dy, float *gradient, int ky, int j, int o, const int P
 ) {
-  v16 acc[16];
+  vec acc[WEIGHTS];
   const int step = y->s * y->c, row = y->w * y->c, oc = y->oc;
   float *to = gradient + (ky * y->k * y->c + j) * oc + o;
 #pragma GCC unroll 16
@@ -110,7 +105,7 @@ INLINE void weights_tile(
   for (int oy = 0; oy < y->oh; oy++) {
     const float *x = in + (oy * y->s + ky) * row + j, *d = dy + oy * y->ow * oc + o;
     for (int ox = 0; ox < y->ow; ox++, x += step, d += oc) {
-      v16 dv = load(d);
+      vec dv = load(d);
 #pragma GCC unroll 16
       for (int p = 0; p < P; p++) acc[p] += x[p] * dv;
     }
@@ -125,14 +120,14 @@ void add_weights(Layer *y, const float *in, const float *dy) {
   for (int ky = 0; ky < y->k; ky++)
     for (int o = 0; o < y->oc; o += LANES) {
       int j = 0;
-      for (; j + 16 <= run; j += 16) weights_tile(y, in, dy, y->gradient, ky, j, o, 16);
+      for (; j + WEIGHTS <= run; j += WEIGHTS) weights_tile(y, in, dy, y->gradient, ky, j, o, WEIGHTS);
       for (; j + 4 <= run; j += 4) weights_tile(y, in, dy, y->gradient, ky, j, o, 4);
       for (; j < run; j++) weights_tile(y, in, dy, y->gradient, ky, j, o, 1);
     }
 }
 
 INLINE void inputs_tile(const Layer *y, const float *dy, float *dx, int ky, int j, const int P, const int V) {
-  v16 acc[TILE][4];
+  vec acc[INPUT_TILE][4];
   const int run = y->k * y->c, step = y->s * y->c, oc = y->oc;
   const float *weights = y->backward + ky * oc * run + j;
 #pragma GCC unroll 16
@@ -140,7 +135,7 @@ INLINE void inputs_tile(const Layer *y, const float *dy, float *dx, int ky, int 
 #pragma GCC unroll 16
     for (int v = 0; v < V; v++) acc[p][v] = zero();
   for (int o = 0; o < oc; o++) {
-    v16 w[4];
+    vec w[4];
 #pragma GCC unroll 16
     for (int v = 0; v < V; v++) w[v] = load(weights + o * run + v * LANES);
 #pragma GCC unroll 16
@@ -157,7 +152,11 @@ INLINE void inputs_tile(const Layer *y, const float *dy, float *dx, int ky, int 
     }
 }
 
-#define INPUT_TILE 5
+#if INPUT_TILE == 5
+#define FEW_CASES(CALL) CASE(5, CALL) CASE(4, CALL) CASE(3, CALL) CASE(2, CALL) CASE(1, CALL)
+#else
+#define FEW_CASES(CALL) CASE(3, CALL) CASE(2, CALL) CASE(1, CALL)
+#endif
 // dx: [h][w][c], from dy [oh][ow][oc]. c is a multiple of 16, as it is of outputs.
 void set_inputs(const Layer *y, const float *dy, float *dx) {
   const int run = y->k * y->c;
@@ -171,9 +170,7 @@ void set_inputs(const Layer *y, const float *dy, float *dx) {
         float *at = to + ox * y->s * y->c;
         int j = 0;
         for (; j + 4 * LANES <= run; j += 4 * LANES)
-          switch (n) { CASE(5, inputs_tile(y, from, at, ky, j, P, 4)) CASE(4, inputs_tile(y, from, at, ky, j, P, 4))
-                       CASE(3, inputs_tile(y, from, at, ky, j, P, 4)) CASE(2, inputs_tile(y, from, at, ky, j, P, 4))
-                       CASE(1, inputs_tile(y, from, at, ky, j, P, 4)) }
+          switch (n) { FEW_CASES(inputs_tile(y, from, at, ky, j, P, 4)) }
         for (; j < run; j += LANES)
           for (int p = 0; p < n; p++) inputs_tile(y, from + p * y->oc, at + p * y->s * y->c, ky, j, 1, 1);
       }

@@ -7,42 +7,45 @@
 
 // One image: bound by reading the weights.
 INLINE void linear_one(const Torso *t, const float *x, float *out, int o) {
-  v16 acc[8];
+  vec acc[8];
 #pragma GCC unroll 16
   for (int i = 0; i < 8; i++) acc[i] = zero();
   const float *w = t->linear + (long)o * t->inputs;
   for (int k = 0; k < t->inputs; k += LANES) {
-    v16 xs = load(x + k);
+    vec xs = load(x + k);
 #pragma GCC unroll 16
     for (int i = 0; i < 8; i++) acc[i] += xs * load(w + (long)i * t->inputs + k);
   }
   for (int i = 0; i < 8; i++) out[o + i] += sum(acc[i]);
 }
 
-// Add the products of 4 images and 4 rows of weights over `n` inputs.
+// Add the products of 4 images and ROWS rows of weights over `n` inputs.
 INLINE void linear_tile(const float *x, const float *w, int inputs, int n, float *out, int hidden) {
-  v16 acc[16];
+  vec acc[4 * ROWS];
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; i++) acc[i] = zero();
+  for (int i = 0; i < 4 * ROWS; i++) acc[i] = zero();
   for (int k = 0; k < n; k += LANES) {
-    v16 xs[4];
+    vec xs[4];
 #pragma GCC unroll 16
     for (int i = 0; i < 4; i++) xs[i] = load(x + (long)i * inputs + k);
 #pragma GCC unroll 16
-    for (int o = 0; o < 4; o++) {
-      v16 ws = load(w + (long)o * inputs + k);
+    for (int o = 0; o < ROWS; o++) {
+      vec ws = load(w + (long)o * inputs + k);
 #pragma GCC unroll 16
-      for (int i = 0; i < 4; i++) acc[4 * i + o] += xs[i] * ws;
+      for (int i = 0; i < 4; i++) acc[ROWS * i + o] += xs[i] * ws;
     }
   }
-  // Sums of 16 vectors at once: halves of two make one, four times.
+  // Sums of all vectors at once: halves of two make one, until every lane is a sum.
 #pragma GCC unroll 16
-  for (int width = 8; width; width /= 2)
+  for (int width = 2 * ROWS; width * LANES >= 4 * ROWS; width /= 2)
 #pragma GCC unroll 16
     for (int i = 0; i < width; i++)
       acc[i] = EVEN(acc[2 * i], acc[2 * i + 1]) + ODD(acc[2 * i], acc[2 * i + 1]);
   for (int i = 0; i < 4; i++)
-    for (int o = 0; o < 4; o++) out[(long)i * hidden + o] += acc[0][4 * i + o];
+    for (int o = 0; o < ROWS; o++) {
+      const int at = ROWS * i + o;
+      out[(long)i * hidden + o] += acc[at / LANES][at % LANES];
+    }
 }
 
 #define CHUNK 512 // inputs at once, so that those of 8 images stay in the first-level cache
@@ -52,7 +55,7 @@ void linear(const Torso *t, const float *x, int n, float *out) {
   for (int i = 0; i < n; i++) memcpy(out + (long)i * hidden, t->linear_bias, sizeof(float) * (size_t)hidden);
   for (int k = 0; k < inputs && tiled; k += CHUNK) {
     const int width = inputs - k < CHUNK ? inputs - k : CHUNK;
-    for (int o = 0; o < hidden; o += 4)
+    for (int o = 0; o < hidden; o += ROWS)
       for (int i = 0; i < tiled; i += 4)
         linear_tile(
             x + (long)i * inputs + k, t->linear + (long)o * inputs + k, inputs, width,
@@ -68,13 +71,13 @@ INLINE void linear_weights_tile(
     const float *x, const float *dy, int hidden, int n, const int *o, float *out, int inputs, const int O,
     const int V
 ) {
-  v16 acc[4][4];
+  vec acc[ROWS][4];
 #pragma GCC unroll 16
   for (int i = 0; i < O; i++)
 #pragma GCC unroll 16
     for (int v = 0; v < V; v++) acc[i][v] = zero();
   for (int r = 0; r < n; r++) {
-    v16 xs[4];
+    vec xs[4];
 #pragma GCC unroll 16
     for (int v = 0; v < V; v++) xs[v] = load(x + (long)r * inputs + v * LANES);
 #pragma GCC unroll 16
@@ -93,14 +96,14 @@ INLINE void linear_weights_tile(
 INLINE void linear_inputs_tile(
     const Torso *t, const float *dy, int n, int k, int active, float *dx, const int N, const int V
 ) {
-  v16 acc[4][4];
+  vec acc[ROWS][4];
 #pragma GCC unroll 16
   for (int i = 0; i < N; i++)
 #pragma GCC unroll 16
     for (int v = 0; v < V; v++) acc[i][v] = zero();
   for (int a = 0; a < active; a++) {
     const int o = t->rows[a];
-    v16 w[4];
+    vec w[4];
 #pragma GCC unroll 16
     for (int v = 0; v < V; v++) w[v] = load(t->linear + (long)o * t->inputs + k + v * LANES);
 #pragma GCC unroll 16
@@ -122,7 +125,7 @@ static int find_rows(Torso *t, const float *dy, int n) {
   memset(t->active, 0, sizeof(float) * (size_t)t->hidden);
   for (int r = 0; r < n; r++)
     for (int o = 0; o < t->hidden; o += LANES) {
-      v16 d = load(dy + (long)r * t->hidden + o);
+      vec d = load(dy + (long)r * t->hidden + o);
       store(t->active + o, load(t->active + o) + d * d);
     }
   for (int o = 0; o < t->hidden; o++)
@@ -144,17 +147,17 @@ void linear_backward(
   for (int k = 0; k < inputs;) {
     const int wide = k + 4 * LANES <= inputs;
     int a = 0, i = 0;
-    for (; a + 4 <= active; a += 4) {
-      if (wide) linear_weights_tile(x + k, dy, t->hidden, n, t->rows + a, weights + k, inputs, 4, 4);
-      else linear_weights_tile(x + k, dy, t->hidden, n, t->rows + a, weights + k, inputs, 4, 1);
+    for (; a + ROWS <= active; a += ROWS) {
+      if (wide) linear_weights_tile(x + k, dy, t->hidden, n, t->rows + a, weights + k, inputs, ROWS, 4);
+      else linear_weights_tile(x + k, dy, t->hidden, n, t->rows + a, weights + k, inputs, ROWS, 1);
     }
     for (; a < active; a++) {
       if (wide) linear_weights_tile(x + k, dy, t->hidden, n, t->rows + a, weights + k, inputs, 1, 4);
       else linear_weights_tile(x + k, dy, t->hidden, n, t->rows + a, weights + k, inputs, 1, 1);
     }
-    for (; i + 4 <= n; i += 4) {
-      if (wide) linear_inputs_tile(t, dy, i, k, active, dx, 4, 4);
-      else linear_inputs_tile(t, dy, i, k, active, dx, 4, 1);
+    for (; i + ROWS <= n; i += ROWS) {
+      if (wide) linear_inputs_tile(t, dy, i, k, active, dx, ROWS, 4);
+      else linear_inputs_tile(t, dy, i, k, active, dx, ROWS, 1);
     }
     for (; i < n; i++) {
       if (wide) linear_inputs_tile(t, dy, i, k, active, dx, 1, 4);
