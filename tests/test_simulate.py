@@ -102,14 +102,14 @@ def test_constant_delays_are_round_robin_and_rounds_are_synchronous() -> None:
     assert staleness_of(itertools.islice(rounds(3), 12)) == [0, 1, 2, 0, 1, 2]
 
 
-@pytest.mark.parametrize("delays", ["uniform", "exponential", "pareto"])
+@pytest.mark.parametrize("delays", ["uniform", "exponential", "gamma", "pareto"])
 def test_the_mean_staleness_of_w_equal_workers_is_w_minus_1_whatever_the_delays(delays: DelayName) -> None:
     order = itertools.islice(drawn_order(8, delays, np.random.default_rng(0)), 60_000)
     staleness = np.array(staleness_of(order))
     assert staleness.mean() == pytest.approx(7, abs=0.2)
     # Exponential delays have no memory: the next to push is anybody, and staleness is geometric.
     geometric = np.sqrt(7 * 8)
-    low, high = {"uniform": (0.3, 0.9), "exponential": (0.95, 1.05), "pareto": (2, 10)}[delays]
+    low, high = {"uniform": (0.3, 0.9), "exponential": (0.95, 1.05), "gamma": (0.2, 0.5), "pareto": (2, 10)}[delays]
     assert low * geometric < staleness.std() < high * geometric
 
 

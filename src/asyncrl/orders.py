@@ -26,6 +26,7 @@ DELAYS: dict[DelayName, Callable[[np.random.Generator], float]] = {
     "constant": lambda generator: 1.0,
     "uniform": lambda generator: generator.uniform(0, 2),
     "exponential": lambda generator: generator.exponential(),
+    "gamma": lambda generator: generator.gamma(10) / 10,  # nearest to real processes (docs/log.md); deviation 0.3
     "pareto": lambda generator: generator.pareto(1.5) / 2,  # heavy tail: infinite variance
 }
 
