@@ -56,9 +56,8 @@ def report(title: str, counts: Counter[int], real: Counter[int]) -> None:
     mean = sum(lag * count for lag, count in counts.items()) / counts.total()
     largest = max(*counts, *real)
     distance = np.abs(shares(counts, largest) - shares(real, largest)).sum() / 2
-    print(
-        f"| {title} | {mean:.2f} | {quantile(counts, 0.5)} | {quantile(counts, 0.99)} | {max(counts)} | {distance:.2f} |"
-    )
+    median, high = quantile(counts, 0.5), quantile(counts, 0.99)
+    print(f"| {title} | {mean:.2f} | {median} | {high} | {max(counts)} | {distance:.2f} |")
 
 
 def main() -> None:
