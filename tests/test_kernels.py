@@ -161,6 +161,18 @@ def test_what_acting_computed_is_not_computed_again(
 
 
 @pytest.mark.parametrize("pair", ["catch"], indirect=True)
+def test_overwritten_features_give_no_gradient(pair: tuple[Learner, Learner]) -> None:
+    passes = pair[0].passes[0]
+    shape = pair[0].state.envs.observation_space.shape
+    assert shape is not None
+    first = passes(torch.zeros(2, *shape, dtype=torch.uint8))
+    second = passes(torch.ones(2, *shape, dtype=torch.uint8))
+    torch.autograd.grad(second.sum(), pair[0].network.parameters(), allow_unused=True)
+    with pytest.raises(RuntimeError, match="overwritten"):
+        torch.autograd.grad(first.sum(), pair[0].network.parameters(), allow_unused=True)
+
+
+@pytest.mark.parametrize("pair", ["catch"], indirect=True)
 def test_a_gradient_is_a_value_of_its_own(pair: tuple[Learner, Learner]) -> None:
     first = compute_update(pair[0]).gradient
     kept = first.clone()

@@ -59,6 +59,7 @@ class Passes(Tape):
         self._kept, self._loose = _room(FIRST_ROWS, self._widths), _room(1, self._widths)
         self._loaded = -1  # version of the parameters that the kernels know
         self._mean: Tensor | None = None
+        self.count = 0  # of features given for a gradient
 
     def write_into(self, gradient: Tensor) -> None:
         """Write the next gradient where it belongs in `gradient` [P]."""
@@ -102,6 +103,7 @@ class Passes(Tape):
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features [N, F] of a rollout: those of acting, if they were kept, else computed now."""
+        self.count += 1
         if self.is_playing:
             self.require(len(images))
         else:
@@ -129,11 +131,14 @@ class _Features(Function):
 
     @staticmethod
     def forward(ctx, passes: Passes, images: Tensor, *parameters: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.passes, ctx.images = passes, images
-        return passes.features(images)
+        features = passes.features(images)
+        ctx.passes, ctx.images, ctx.count = passes, images, passes.count
+        return features
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if ctx.count != ctx.passes.count:
+            raise RuntimeError("the gradient of features that later ones have overwritten")
         return None, None, *ctx.passes.backward(ctx.images, gradient)
 
 
