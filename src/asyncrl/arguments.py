@@ -44,6 +44,24 @@ def _number(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Prim
     )
 
 
+@_registry.primitive_rule
+def _none(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    if info.type is not type(None):
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="none",
+        instance_from_str=lambda args: _parse_none(args[0]),
+        is_instance=lambda x: x is None,
+        str_from_instance=lambda x: ["none"],
+    )
+
+
+def _parse_none(text: str) -> None:
+    if text.lower() != "none":
+        raise ValueError(f"{text!r} is not none")
+
+
 def parse(kind: type[Arguments], args: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
     """Return `kind` filled from `args`; fields left out keep those of `default`.
 
@@ -100,6 +118,8 @@ def _one_line(complaint: str) -> str:
     lines = [line.strip("│ ") for line in complaint.splitlines() if not re.match(r"[╭╰]", line.strip())]
     blocks = re.split("[─-]{5,}", " ".join(lines))[0 if "╭" in complaint else 1 :]
     first = re.sub(r"\s+", " ", blocks[0]).strip() if blocks else "wrong arguments"
+    # Of a value that may also be none tyro tells what either type says against it: that it is not none helps nobody.
+    first = re.sub(r"no type matching .* Got errors: .*'NoneType'>: .* - <class '\w+'>: ", "", first)
     unknown = re.search(r"Unrecognized options: (--[\w-]+)", first)
     options = re.findall(r"(?<!\S)(--[\w-]+)", " ".join(blocks[1:]).partition("For full helptext")[0])
     near = difflib.get_close_matches(unknown[1], options, n=1, cutoff=0.0) if unknown else []

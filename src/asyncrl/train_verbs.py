@@ -1,6 +1,8 @@
 """The verbs `train` and `resume`."""
 
 import dataclasses
+import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from asyncrl.errors import UserError
 
 if TYPE_CHECKING:
     from asyncrl.run import Run
+    from asyncrl.trainer import Outcome
 
 
 def train_verb(args: Sequence[str]) -> int:
@@ -81,13 +84,27 @@ def _report(run: "Run", as_json: bool) -> int:
         row = {"event": "end", "reason": outcome.reason, "run": str(run.path), **progress.as_row()}
         print(json_line(row))
         return code
-    from asyncrl.quantities import format_count, format_duration
+    from asyncrl.quantities import format_duration
 
     ends = {"frames": "done", "time": "time is up", "score": "the score is reached", "order": "replayed"}
     end = ends.get(outcome.reason, outcome.reason)
+    path = shlex.quote(str(run.path))
     print(
         f"{end} after {progress.frames:,} frames, {format_duration(progress.seconds)}\n"
-        f"  asyncrl eval {run.path}\n  asyncrl record {run.path} out.mp4\n  asyncrl resume {run.path}"
-        + ("" if code else f" --frames {format_count(2 * progress.frames)}")
+        f"  asyncrl eval {path}\n  asyncrl record {path} out.mp4\n  asyncrl resume {path}{_further(outcome)}"
     )
     return code
+
+
+def _further(outcome: "Outcome") -> str:
+    """Return the option that `resume` needs to go on beyond the end of a training."""
+    from asyncrl.quantities import format_count
+
+    progress, evaluation = outcome.progress, outcome.evaluation
+    if outcome.reason == "interrupted":
+        return ""
+    if outcome.reason == "time":
+        return f" --max-time {math.ceil(2 * progress.seconds)}s"
+    if outcome.reason == "score" and evaluation is not None:
+        return f" --stop-at-score {math.floor(evaluation.mean) + 1}"
+    return f" --frames {format_count(2 * progress.frames)}"
