@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from asyncrl.cli import main
+from asyncrl.train_verbs import _further
 
 TESTS = Path(__file__).parent
 VERBS = ("train", "resume", "eval", "record", "plot", "envs", "bench", "tune")
@@ -56,12 +59,21 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("train", "CartPole-v1", "--workers", "0"), "--workers is 0: it must be between 1 and 1024"),
         (("train", "CartPole-v1", "--workers", "-2"), "--workers is -2"),
         (("train", "CartPole-v1", "--workers", "1.5"), "'1.5' is not a whole number"),
+        (("train", "CartPole-v1", "--workers", "1e30"), f"--workers is {10**30}: it must be between 1 and 1024"),
+        (("train", "CartPole-v1", "--core", "lstm", "--lstm-size", "1e9"), "cannot make a network of these settings"),
+        (
+            ("train", "CartPole-v1", "--learning-rate", "1e300"),
+            "--learning-rate is 1e+300: it must be positive, and at",
+        ),
+        (("train", "CartPole-v1", "--epsilon", "1e300"), "--epsilon is 1e+300: it must be positive, and at most 1e30"),
+        (("train", "CartPole-v1", "--t-max", "never"), "Error parsing --t-max: 'never' is no number: write it like"),
+        (("train", "CartPole-v1", "--run-dir", "caf\udce9"), "it must be a path in UTF-8"),
         (("train", "CartPole-v1", "--frames", "nan"), "'nan' is no number: write it like 10M"),
         (("train", "CartPole-v1", "--frames", "inf"), "'inf' is no number"),
         (("train", "CartPole-v1", "--frames", "1e400"), "'1e400' is no number"),
         (("train", "CartPole-v1", "--frames", "-1M"), "--frames is -1000000: it must be between"),
         (("train", "CartPole-v1", "--frames", "20min"), "'20min' is not a whole number"),
-        (("train", "CartPole-v1", "--max-time", "10m"), "'10m' may be millions or minutes"),
+        (("train", "CartPole-v1", "--max-time", "10m"), "Error parsing --max-time: '10m' may be millions or"),
         (("train", "CartPole-v1", "--learning-rate", "nan"), "'nan' is no number"),
         (("train", "CartPole-v1", "--learning-rate", "-1e-3"), "--learning-rate is -0.001: it must be positive"),
         (("train", "CartPole-v1", "--learning-rate"), "--learning-rate"),
@@ -118,6 +130,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("plot", "there"), "cannot read there/config.toml"),
         (("plot", "RUN", "--out", "nowhere/x.png"), "cannot write nowhere/x.png"),
         (("plot", "RUN", "--out", "x.docx"), "cannot write x.docx"),
+        (("plot", "RUN", "--out", "curves"), "curves must end in .png, .pdf, .svg or"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -158,6 +171,34 @@ def test_a_missing_extra_is_named(finished, module, args, complaint):
     done = in_process_of_its_own(code, *(str(finished) if arg == "RUN" else arg for arg in args))
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"asyncrl: {complaint}\n")
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("none", ["none", "None"])
+def test_none_is_written_as_the_help_writes_it(capsys, none):
+    args = ("--t-max", none, "--max-grad-norm", none, "--envs-per-worker", "1", "--workers", "1", "--frames", "100")
+    assert main(("train", "CartPole-v1", *args, "--schedule", "simulated", "--run-dir", "run")) == 0
+    assert {'t_max = "none"', 'max_grad_norm = "none"'} <= set(Path("run/config.toml").read_text().splitlines())
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(("train", "--help"))
+    assert "--t-max none|N" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("end", [("--frames", "200"), ("--max-time", "0.2s")], ids=" ".join)
+def test_the_command_that_is_proposed_goes_on(capsys, end):
+    args = ("--envs-per-worker", "1", "--workers", "1", "--schedule", "simulated", "--run-dir", "a run")
+    assert main(("train", "CartPole-v1", *args, *end)) == 0
+    before = Path("a run/metrics.jsonl").stat().st_size
+    proposed = capsys.readouterr().out.splitlines()[-3:]
+    for line in (proposed[2], proposed[0]):
+        name, *verb = shlex.split(line)
+        assert name == "asyncrl" and main(verb) == 0
+    assert Path("a run/metrics.jsonl").stat().st_size > before
+
+
+def test_beyond_a_score_a_higher_one_is_proposed():
+    ended = SimpleNamespace(reason="score", progress=None, evaluation=SimpleNamespace(mean=18.4))
+    assert _further(ended) == " --stop-at-score 19"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("verb", VERBS)

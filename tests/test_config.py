@@ -152,6 +152,10 @@ def test_a_hand_written_file_starts_from_its_preset(tmp_path):
         ('preset = ["fast"]', "there is no preset"),
         ("[workers]\nx = 1", "it must be a whole number"),
         ("frames 3", "is not valid TOML"),
+        pytest.param("frames = " + 5_000 * "1", "is not valid TOML", id="5,000 digits"),
+        pytest.param("frames = " + 5_000 * "[", "is not valid TOML", id="5,000 brackets"),
+        pytest.param("gamma = 0x" + 2_000 * "f", "too large", id="a number too large for a float"),
+        pytest.param("workers = 0x" + 5_000 * "f", "Exceeds the limit", id="a number too large to be told"),
         ("frames = 3\nframes = 4", "is not valid TOML"),
     ],
 )

@@ -9,6 +9,10 @@ def _positive(value: float) -> bool:
     return 0 < value < math.inf
 
 
+def _positive_single(value: float) -> bool:
+    return 0 < value <= 1e30  # with room for what it is multiplied by, in float32
+
+
 def _none_or_positive(value: float | None) -> bool:
     return value is None or _positive(value)
 
@@ -37,10 +41,10 @@ CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("final_entropy_cost", _fraction, "between 0 and 1"),
     ("value_cost", _not_negative, "0 or more"),
     ("lstm_size", _positive, "at least 1"),
-    ("learning_rate", _positive, "positive"),
+    ("learning_rate", _positive_single, "positive, and at most 1e30"),
     ("final_learning_rate", _fraction, "between 0 and 1"),
     ("decay", lambda x: 0 <= x < 1, "at least 0 and below 1"),
-    ("epsilon", _positive, "positive"),
+    ("epsilon", _positive_single, "positive, and at most 1e30"),
     ("max_grad_norm", _none_or_positive, "positive"),
     ("epsilon_frames", lambda n: n is None or _not_negative(n), "0 or more, or none"),
     ("target_frames", _none_or_positive, "at least 1, or none"),

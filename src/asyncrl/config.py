@@ -225,15 +225,21 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         isinstance(value, accepted)
         and isinstance(value, bool) == (hint is bool)
         and (hint is not int or value % 1 == 0)
+        and (hint not in (str, Path) or _is_unicode(str(value)))
     ):
         return hint(value)
     raise UserError(f"{where} is {value!r}: it must be {name}")
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether config.toml can hold `text`: a name of a file may be any bytes."""
+    return text.encode(errors="ignore").decode() == text
 
 
 _ACCEPTED: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
     int: ((numbers.Integral, float), "a whole number"),
     float: ((numbers.Real,), "a number"),
-    str: ((str,), "a text"),
-    Path: ((str, Path), "a path"),
+    str: ((str,), "a text in UTF-8"),
+    Path: ((str, Path), "a path in UTF-8"),
 }

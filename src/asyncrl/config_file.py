@@ -34,7 +34,7 @@ def read_config(path: Path) -> Config:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of its parser: also for 5,000 digits, and 5,000 brackets
         raise UserError(f"{path} is not valid TOML: {error}") from None
     values.pop("provenance", None)
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(Config)})
@@ -45,7 +45,7 @@ def read_config(path: Path) -> Config:
         raise UserError(f"{path}: there is no preset {preset!r}: {', '.join(PRESETS)} are all")
     try:
         return dataclasses.replace(make_preset(preset, values.get("algo", "a3c")), **values)
-    except UserError as error:
+    except (UserError, ValueError, OverflowError) as error:  # the latter two for numbers beyond all measure
         raise UserError(f"{path}: {error}") from None
 
 

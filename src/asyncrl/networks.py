@@ -139,7 +139,7 @@ def make_network(
         statistics: of the inputs; None leaves them as they are, bytes divided by 255.
 
     Raises:
-        UserError: for spaces that are not supported.
+        UserError: for spaces that are not supported, or a network that no memory holds.
     """
     if not isinstance(observation_space, spaces.Box):
         raise UserError(
@@ -148,7 +148,10 @@ def make_network(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence(config.seed).generate_state(1)[0]))
-        network = _assemble(config, observation_space, action_space, statistics)
+        try:
+            network = _assemble(config, observation_space, action_space, statistics)
+        except (MemoryError, OverflowError, RuntimeError) as error:  # torch has no other word for a full memory
+            raise UserError(f"cannot make a network of these settings: {' '.join(str(error).split())}") from error
         if config.initialization == "orthogonal":
             initialize_orthogonal_(network)
     return network

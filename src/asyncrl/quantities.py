@@ -25,7 +25,7 @@ def parse_count(text: str) -> int:
         ValueError: if it is none.
     """
     number = _parse(text)
-    if number % 1 or re.search("[sdhn]", text.lower()):
+    if number != number.to_integral_value() or re.search("[sdhn]", text.lower()):
         raise ValueError(f"{text!r} is not a whole number")
     return int(number)
 
