@@ -133,6 +133,13 @@ def test_plain_and_json_lines_come_every_ten_seconds(monkeypatch, capsys):
     assert json.loads(lines[-1]) == {"event": "message", "text": "[a] line\nof two"}
 
 
+@pytest.mark.parametrize(("term", "kind"), [("xterm", LiveDisplay), ("dumb", PlainDisplay)])
+def test_a_dumb_terminal_shows_lines_while_it_trains(monkeypatch, term, kind):
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert type(make_display(CONFIG, Path("run"), as_json=False)) is kind
+
+
 def test_no_terminal_no_live_table():
     assert type(make_display(CONFIG, Path("run"), as_json=False)) is PlainDisplay
     assert type(make_display(CONFIG, Path("run"), as_json=True)) is JsonDisplay

@@ -136,9 +136,9 @@ def make_display(config: Config, run_dir: Path, *, as_json: bool) -> Display:
     if as_json:
         return JsonDisplay(config)
     console = Console()
-    return (
-        LiveDisplay(config, run_dir, console) if console.is_terminal and sys.stdout.isatty() else PlainDisplay(config)
-    )
+    # A dumb terminal cannot go back to renew a table: rich would show nothing before the end.
+    is_lively = console.is_terminal and not console.is_dumb_terminal and sys.stdout.isatty()
+    return LiveDisplay(config, run_dir, console) if is_lively else PlainDisplay(config)
 
 
 def plain_line(config: Config, progress: Progress) -> str:
