@@ -75,6 +75,19 @@ def test_a_file_system_without_locks_is_no_obstacle(monkeypatch):
         pass
 
 
+def test_a_strangers_link_harms_no_file_of_the_users(capsys):
+    """Links come along in an archive; a resume that followed one would write into whatever it names."""
+    asyncrl.train(**TINY, frames=200, announce=lambda line: None)
+    Path("precious").write_text("mine\n")
+    for name in (".lock", "metrics.jsonl", "episodes.jsonl"):
+        Path("run", name).rename("aside")
+        Path("run", name).symlink_to(Path("precious").absolute())
+        assert main(["resume", "run", "--frames", "400"]) == 2
+        assert "Too many levels of symbolic links" in capsys.readouterr().err
+        assert Path("precious").read_text() == "mine\n"
+        Path("aside").replace(Path("run", name))
+
+
 def test_where_nothing_can_be_written(tmp_path):
     with (
         pytest.raises(UserError, match=r"cannot write to .*nowhere: No such file or directory"),

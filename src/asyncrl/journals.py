@@ -16,14 +16,15 @@ class Journal:
     """An append-only file. Nothing waits in a buffer: what `write` has taken survives the process.
 
     Args:
-        path: of the file, which is made if it is not there.
+        path: of the file, which is made if it is not there. No link: in a stranger's run that could lead anywhere.
 
     Raises:
         OSError: here and in `write`.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=0)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        self._file = os.fdopen(descriptor, "ab", buffering=0)
 
     def write(self, piece: bytes) -> None:
         """Append the whole of `piece`, or raise and leave the file as it was."""

@@ -16,13 +16,13 @@ def holding(run_dir: Path) -> Iterator[None]:
     """Keep other trainings out of `run_dir` meanwhile.
 
     The system takes the lock back from a process that ends, however it ends. The file stays, with the number of the
-    process that held it last.
+    process that held it last. It may be no link: in a stranger's run that could lead to any file of the user's.
 
     Raises:
         UserError: if another training is at work there, or nothing can be written there.
     """
     try:
-        descriptor = os.open(run_dir / _NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(run_dir / _NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
     try:

@@ -145,8 +145,11 @@ class RunLog:
         self._order_file = record_file(run_dir, int(time.time()))
         self._events: Events | None = None  # opened with the first row
         try:
-            self._metrics = JsonLines(run_dir / "metrics.jsonl")
-            self._episodes = JsonLines(run_dir / "episodes.jsonl")
+            with contextlib.ExitStack() as opened:
+                self._metrics = JsonLines(run_dir / "metrics.jsonl")
+                opened.callback(self._metrics.close)
+                self._episodes = JsonLines(run_dir / "episodes.jsonl")
+                opened.pop_all()
         except OSError as error:
             raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
 
