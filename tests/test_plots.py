@@ -44,6 +44,30 @@ def test_runs_are_drawn_in_colours_of_their_own(tmp_path):
         assert (picture == rgb).all(-1).sum() > 100
 
 
+@pytest.mark.parametrize(
+    ("row", "out", "complaint"),
+    [
+        ({"score": 10**400}, "x.png", "the rows of .* are damaged: OverflowError"),
+        ({"score": 1.0}, "curves", "curves must end in .png"),
+    ],
+    ids=["a number too large", "no suffix"],
+)
+def test_what_is_told_in_one_line(tmp_path, row, out, complaint):
+    run = make_run(tmp_path / "run", [])
+    (run / "episodes.jsonl").write_text(json.dumps({"at_frames": 1, "at_seconds": 1.0, **row}) + "\n")
+    with pytest.raises(UserError, match=complaint) as caught:
+        plot_runs([run], tmp_path / out)
+    assert "\n" not in str(caught.value) and sorted(p.name for p in tmp_path.iterdir()) == ["run"]
+
+
+def test_what_no_picture_can_say_is_told_in_one_line(tmp_path):
+    run = make_run(tmp_path / "run", [1.0])
+    write_config(run / "config.toml", Config(env="$\\bad{$"), {})
+    with pytest.raises(UserError, match=r"cannot write .*x\.png") as caught:
+        plot_runs([run], tmp_path / "x.png")
+    assert "\n" not in str(caught.value)
+
+
 def test_what_cannot_be_drawn(tmp_path):
     empty = make_run(tmp_path / "empty", [])
     with pytest.raises(UserError, match="empty has no finished episodes to plot"):

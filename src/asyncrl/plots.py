@@ -18,6 +18,8 @@ def plot_runs(runs: list[Path], out: Path) -> None:
     Raises:
         UserError: if a run has no episodes yet or `out` cannot be written.
     """
+    if not out.suffix:  # matplotlib would add one
+        raise UserError(f"{out} must end in .png, .pdf, .svg or another kind of picture")
     import matplotlib
 
     matplotlib.use("Agg")
@@ -28,7 +30,7 @@ def plot_runs(runs: list[Path], out: Path) -> None:
         label = _label(run)
         try:
             curve, dots = _curve(run), _evaluations(run)
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, OSError) as error:
             raise UserError(f"the rows of {run} are damaged: {type(error).__name__}: {error}") from None
         for axis, column, scale in ((axes[0], "frames", 1e6), (axes[1], "seconds", 60.0)):
             axis.plot(curve[column] / scale, curve["score"], color=colour, label=label, linewidth=1.6)
@@ -43,7 +45,7 @@ def plot_runs(runs: list[Path], out: Path) -> None:
     try:
         figure.savefig(out, dpi=140)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {out}: {error}") from None
+        raise UserError(f"cannot write {out}: {' '.join(str(error).split())}") from None
     finally:
         pyplot.close(figure)
 
