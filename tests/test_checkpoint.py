@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from gymnasium import spaces
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 import asyncrl
 from asyncrl import checkpoint as files
@@ -162,6 +164,7 @@ def test_damage_is_told_in_one_line(run, name, harm):
         {"generation": 10**30},
         {"order_position": "three"},
         {"order_position": 1.5},
+        {"best_score": 10**400},
         {"evaluation": {"score": 3}},
         {"evaluation": {"evaluated_score": "high"}},
     ],
@@ -182,6 +185,40 @@ def test_damage_with_fitting_sums_is_told_in_one_line(run):
     shutil.copy(run.checkpoints / "2000/optimizer.safetensors", path / "parameters.safetensors")
     sign(path)
     assert_refused(path, "another network or game")
+
+
+def tamper(path: Path, file: str, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    """Change tensors of a checkpoint, and sign them."""
+    save_file(change(load_file(path / file)), path / file)
+    sign(path)
+
+
+def test_numbers_of_another_kind_are_refused(run):
+    path = run.save(1_000)
+    tamper(path, "parameters.safetensors", lambda tensors: {name: x.bfloat16() for name, x in tensors.items()})
+    assert_refused(path, "another network or game")
+
+
+@pytest.mark.parametrize(("name", "value"), [("counters", -1), ("ages", float("nan")), ("ages", -5.0)])
+def test_counts_below_zero_are_refused(run, name, value):
+    path = run.save(1_000)
+    if name == "ages":
+        tamper(path, "optimizer.safetensors", lambda tensors: {**tensors, "ages": torch.full((2, 8), value)})
+    else:
+        change_state(path, counters=[[value] * 8] * 3)
+    with pytest.raises(UserError, match="is damaged: counters below 0"):
+        restore_store(ParameterStore(run.store.spec, CONFIG), load_checkpoint(path))
+
+
+@pytest.mark.parametrize("space", ["observation", "action"])
+def test_a_space_that_no_memory_holds_is_told_in_one_line(run, space):
+    path = run.save(1_000)
+    huge = {
+        "observation": {**encode_space(BOX), "shape": [10**7, 10**7]},
+        "action": {"type": "Discrete", "n": 10**13, "start": 0},
+    }
+    change_state(path, spaces={"observation": encode_space(BOX), "action": encode_space(DISCRETE), space: huge[space]})
+    assert_refused(path, "spaces cannot be read|cannot make a network of these settings")
 
 
 _JUNK = st.recursive(
@@ -272,11 +309,33 @@ def test_pruning_keeps_the_newest_three_and_the_best(run):
     for frames in (900, 1_000, 1_100, 10_000, 20_000):  # by number, not by name
         run.save(frames, "best" if frames == 900 else "latest")
     (run.checkpoints / "notes.txt").touch()
+    (run.checkpoints / "²").touch()  # a digit, but no number
     prune(run.checkpoints)
     left = sorted(p.name for p in run.checkpoints.iterdir())
-    assert left == ["10000", "1100", "20000", "900", "best", "latest", "notes.txt"]
+    assert left == ["10000", "1100", "20000", "900", "best", "latest", "notes.txt", "²"]
     assert find_checkpoint(run.path, "best").name == "900"
     assert find_checkpoint(run.path).name == "20000"
+
+
+def test_a_run_that_was_copied_without_its_links_goes_on(run, tmp_path):
+    """`scp -r` and archives for other systems make folders of `latest` and `best`."""
+    run.save(1_000)
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy, symlinks=False)
+    assert not (copy / "checkpoints/latest").is_symlink()
+    run.checkpoints, run.path = copy / "checkpoints", copy
+    run.save(2_000)
+    assert find_checkpoint(copy).name == "2000"
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["1000", "2000", "latest"]
+
+
+@pytest.mark.parametrize(
+    ("where", "path"), [(".", "run"), ("run/checkpoints", "1000"), ("run/checkpoints/1000", "."), ("run", ".")]
+)
+def test_a_path_from_within_the_run_finds_all_of_it(run, monkeypatch, where, path):
+    run.save(1_000)
+    monkeypatch.chdir(run.path.parent / where)
+    assert asyncrl.load(path).config.env == "CartPole-v1"
 
 
 def test_a_moved_run_still_loads(run, tmp_path):

@@ -16,9 +16,11 @@ import pytest
 import asyncrl
 from asyncrl import checkpoint as files
 from asyncrl import run as runs
+from asyncrl import saving
 from asyncrl.checkpoint import find_checkpoint, load_checkpoint
 from asyncrl.errors import UserError
 from asyncrl.journals import Events, Journal, JsonLines, read_json_lines
+from asyncrl.saving import Saving
 from asyncrl.trainer import Trainer
 
 CATCH = {"env": "asyncrl/Catch-v0", "envs_per_worker": 2, "workers": 2, "run_dir": "run"}
@@ -214,3 +216,17 @@ def test_a_log_that_finds_no_room_ends_no_training():
         )
     assert (done.returncode, done.stderr) == (2, b"asyncrl: No space left on device\n")  # the last words found no room
     assert load_checkpoint(find_checkpoint(Path("run"))).state["frames"] >= 500
+
+
+def test_where_links_were_copied_as_folders_the_training_goes_on_too(monkeypatch):
+    """As after `scp -r`: the name of `latest` no longer says its frames."""
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(saving, "save_checkpoint", fail)
+    Path("latest").mkdir()
+    told = []
+    assert not Saving(Path(), told.append).save(None, None, {}, is_best=False, is_last=False)  # type: ignore[arg-type]
+    (line,) = told
+    assert "No space left on device; those of the run as it was copied are safe, and the training goes on" in line

@@ -12,9 +12,10 @@ from worlds import Picture
 from asyncrl.checkpoint import encode_space, input_statistics, load_checkpoint, restore_network, save_checkpoint
 from asyncrl.config import Config
 from asyncrl.envs.vector import GymnasiumEnvironments
+from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics, SharedSums, statistics_of, sums_of
 from asyncrl.networks import flatten_parameters_, make_network, set_input_statistics_
-from asyncrl.start import RANDOM_ENVS, RANDOM_STEPS, fresh_start, measure_inputs
+from asyncrl.start import RANDOM_ENVS, RANDOM_STEPS, fresh_start, measure_inputs, restored_start
 from asyncrl.store import ParameterStore, StoreSpec
 from asyncrl.worker import Learner, compute_update
 
@@ -184,6 +185,20 @@ def saved(tmp_path: Path, config: Config, space: spaces.Box, statistics: InputSt
     state = {"frames": 5, "seconds": 1.0, "env": config.env, "spaces": described, "generation": 0}
     state |= {"counters": store.counters.tolist(), "best_score": None, "evaluation": None}
     return network, load_checkpoint(save_checkpoint(tmp_path, store, network, state))
+
+
+@pytest.mark.parametrize("sums", [torch.zeros(7), torch.tensor(1.0), torch.zeros(9), torch.zeros(8).double()], ids=str)
+def test_sums_of_other_observations_are_refused(tmp_path: Path, sums: torch.Tensor) -> None:
+    start = fresh_start(CARTPOLE)
+    space = start.spaces[0]
+    assert isinstance(space, spaces.Box)
+    _, checkpoint = saved(tmp_path, CARTPOLE, space, start.statistics)
+    checkpoint.optimizer["input_sums"] = sums
+    with pytest.raises(UserError, match="its input_sums are not those of its observations"):
+        restored_start(CARTPOLE, checkpoint)
+    checkpoint.parameters["trunk.inputs.mean"] = torch.zeros(7)
+    with pytest.raises(UserError, match="its inputs are not those of its observations"):
+        restore_network(CARTPOLE, checkpoint)
 
 
 def test_a_resumed_worker_has_the_saved_network_to_the_last_bit(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ is live, torn between updates as everything else under Hogwild.
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -97,19 +98,23 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
 
 def point_to(folder: Path, name: str, target: Path) -> None:
     """Make `folder/<name>` a link to the checkpoint `target`, replacing an older one at once."""
-    aside = folder / f".{name}-{os.getpid()}"
+    link, aside, copied = folder / name, folder / f".{name}-{os.getpid()}", folder / f".replaced-{name}"
     aside.unlink(missing_ok=True)
     try:
         aside.symlink_to(target.name, target_is_directory=True)
-        aside.replace(folder / name)
+        if link.is_dir() and not link.is_symlink():  # a run that was copied by what follows links, such as scp -r
+            shutil.rmtree(copied, ignore_errors=True)
+            link.rename(copied)
+        aside.replace(link)
     finally:
         aside.unlink(missing_ok=True)
+        shutil.rmtree(copied, ignore_errors=True)
 
 
 def prune(folder: Path) -> None:
     """Delete all but the newest checkpoints and the best one."""
     kept = {(folder / name).resolve() for name in ("latest", "best") if (folder / name).exists()}
-    numbered = sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    numbered = sorted((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
     for path in numbered[:-KEPT]:
         if path.resolve() not in kept:
             shutil.rmtree(path)
@@ -149,6 +154,8 @@ def _out_of_range(state: dict[str, Any]) -> list[str]:
     counts = {name: state.get(name, 0) for name in ("frames", "seconds", "generation", "order_position")}
     wrong = [name for name, count in counts.items() if not isinstance(count, int | float) or not 0 <= count < 2**62]
     wrong += [name for name in ("generation", "order_position") if not isinstance(counts[name], int)]
+    if isinstance(state["best_score"], int) and abs(state["best_score"]) >= 2**62:
+        wrong.append("best_score")
     score = (state["evaluation"] or {"evaluated_score": 0}).get("evaluated_score")
     return wrong if isinstance(score, int | float) else [*wrong, "evaluation"]
 
@@ -156,7 +163,7 @@ def _out_of_range(state: dict[str, Any]) -> list[str]:
 def find_checkpoint(path: Path, which: str = "latest") -> Path:
     """Return the checkpoint folder that `path` means: itself, or the `which` ("latest", "best") of a run."""
     if (path / "state.json").exists():
-        return path
+        return Path(os.path.abspath(path))  # its parents are the run's folders, also where it is "."
     if not path.exists():
         raise UserError(f"there is no run or checkpoint at {path}")
     if not (path / "checkpoints" / which).exists():
@@ -172,9 +179,12 @@ def restore_network(config: Config, checkpoint: Checkpoint) -> Network:
     """
     spaces_ = checkpoint.state.get("spaces", {})
     observation, action = (decode_space(spaces_.get(name)) for name in ("observation", "action"))
-    network = make_network(config, observation, action, input_statistics(config, checkpoint))
-    own = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    theirs = {name: tensor.shape for name, tensor in checkpoint.parameters.items()}
+    statistics, size = input_statistics(config, checkpoint), math.prod(observation.shape or ())
+    if statistics is not None and (statistics.mean.size != size or statistics.deviation.size not in (1, size)):
+        raise UserError(f"{checkpoint.path} is damaged: its inputs are not those of its observations")
+    network = make_network(config, observation, action, statistics)
+    own = {name: (tensor.shape, tensor.dtype) for name, tensor in network.state_dict().items()}
+    theirs = {name: (tensor.shape, tensor.dtype) for name, tensor in checkpoint.parameters.items()}
     if checkpoint.state.get("env") != config.env or own != theirs:
         raise UserError(
             f"{checkpoint.path} is a checkpoint of {checkpoint.state.get('env')} with another network or game than "
@@ -190,7 +200,7 @@ def input_statistics(config: Config, checkpoint: Checkpoint) -> InputStatistics 
     if mean is None or scale is None or not config.standardize_inputs:
         return None
     # The network will invert this again. No bit is lost: 1 / (1 / (1 / x)) is 1 / x in floating point too.
-    return InputStatistics(mean.numpy(), 1 / scale.numpy())
+    return InputStatistics(mean.float().numpy(), 1 / scale.float().numpy())
 
 
 def restore_store(store: ParameterStore, checkpoint: Checkpoint) -> None:
@@ -203,7 +213,9 @@ def restore_store(store: ParameterStore, checkpoint: Checkpoint) -> None:
         store.target.copy_(target)
         for owner in range(store.spec.owners):  # another number of workers: they take over each other's in turn
             store.statistics[owner].copy_(saved[owner % len(saved)])
-            store.ages[owner] = ages[owner % len(ages)].numpy()
+            store.ages[owner] = ages[owner % len(ages)].long().numpy()
+        if min(counters.min(), store.ages.min()) < 0:
+            raise ValueError("counters below 0")
         store.resume_counters(counters)
     except (KeyError, RuntimeError, ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
         raise UserError(f"{checkpoint.path} is damaged: {error}") from None
@@ -235,7 +247,7 @@ def decode_space(description: Any) -> spaces.Space:
         shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
         low, high = (np.broadcast_to(bound, shape).astype(dtype) for bound in (low, high))
         return spaces.Box(low, high, shape, dtype.type)
-    except (KeyError, TypeError, ValueError, OverflowError, AssertionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AssertionError, MemoryError) as error:
         raise UserError(f"the checkpoint's spaces cannot be read: {error}") from None
 
 

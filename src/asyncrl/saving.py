@@ -49,8 +49,9 @@ class Saving:
 
     def _fail(self, line: str, is_last: bool) -> None:
         self._failures += 1
-        latest = self.folder / "latest"
-        kept = f"{int(latest.resolve().name):,} frames are safe" if latest.exists() else "nothing is saved yet"
+        latest = (self.folder / "latest").resolve()
+        frames = f"{int(latest.name):,} frames" if latest.name.isdecimal() else "those of the run as it was copied"
+        kept = f"{frames} are safe" if latest.exists() else "nothing is saved yet"
         if is_last or self._failures >= MAX_FAILURES:
             raise UserError(f"{line}; {kept}")
         self.announce(f"{line}; {kept}, and the training goes on ({self._failures} of {MAX_FAILURES})")

@@ -1,8 +1,10 @@
 """What a training begins with: spaces, a network, the statistics of its inputs."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
 from asyncrl.checkpoint import Checkpoint, encode_space, input_statistics, restore_network
@@ -55,10 +57,20 @@ def restored_start(config: Config, checkpoint: Checkpoint) -> Start:
             if encode_space(space) != checkpoint.state["spaces"][name]:
                 raise UserError(f"{config.env} has another {name} space now than in {checkpoint.path}: train anew")
         statistics = input_statistics(config, checkpoint)
-        sums = checkpoint.optimizer.get("input_sums")
-        return Start(
-            (envs.observation_space, envs.action_space), network, statistics, None if sums is None else sums.numpy()
-        )
+        sums = _input_sums(checkpoint, math.prod(envs.observation_space.shape or ()))
+        return Start((envs.observation_space, envs.action_space), network, statistics, sums)
+
+
+def _input_sums(checkpoint: Checkpoint, size: int) -> np.ndarray | None:
+    """Return the sums [1 + 2 D] of observations of `size` = D numbers, or None where they were not measured all along.
+
+    Raises:
+        UserError: if they are of other observations.
+    """
+    sums = checkpoint.optimizer.get("input_sums")
+    if sums is not None and (sums.shape != (1 + 2 * size,) or sums.dtype != torch.float64):
+        raise UserError(f"{checkpoint.path} is damaged: its input_sums are not those of its observations")
+    return None if sums is None else sums.numpy()
 
 
 def measure_inputs(envs: Environments, seed: int) -> tuple[InputStatistics, np.ndarray | None]:
