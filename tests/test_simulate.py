@@ -206,7 +206,8 @@ def test_a_thousand_workers_fit(tmp_path: Path) -> None:
     assert max(lags) > 1024
 
 
-def test_a_worker_that_fails_ends_the_run_in_one_line_and_what_it_learned_is_kept(tmp_path: Path) -> None:
+def test_a_worker_that_fails_ends_the_run_in_one_line_and_what_it_learned_is_kept(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where that world leaves a mark
     with pytest.raises(UserError, match=r"^worker 0 failed: RuntimeError: the ball is lost \(.*worlds.py, line \d+\)$"):
         train(tmp_path / "run", env="worlds:raising", workers=1, envs_per_worker=1)
     assert asyncrl.load(tmp_path / "run").checkpoint.state["frames"] > 400
