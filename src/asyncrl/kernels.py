@@ -57,6 +57,7 @@ def _found() -> tuple[ctypes.CDLL | None, str | None]:
 
 def load(path: Path) -> ctypes.CDLL:
     """Return the functions of a compiled library."""
+    # Loading runs what the file holds. Safe: it was compiled from our own source into the user's own cache (`build`).
     loaded = ctypes.CDLL(str(path))
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(loaded, name)
@@ -100,6 +101,7 @@ def compile_library(compiler: str, path: Path, *more: str) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
         output = Path(folder) / path.name
         command = [compiler, *_COMPILE, *more, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(output)]
+        # Safe: our own source and options, without a shell; only the compiler's name is the user's, by CC.
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             why = next((line for line in result.stderr.splitlines() if "error" in line), "no message")
