@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from asyncrl import show_verbs
 from asyncrl.cli import main
 from asyncrl.train_verbs import _further
 
@@ -79,7 +81,9 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("train", "CartPole-v1", "--learning-rate"), "--learning-rate"),
         (("train", "CartPole-v1", "--algo", "dqn"), "--algo"),
         (("train", "CartPole-v1", "--wrokers", "2"), "did you mean --workers?"),
-        (("train", "CartPole-v1", "more"), "more"),
+        (("train", "CartPole-v1", "more"), "more is no option: names come before options"),
+        (("train", "--workers", "2", "CartPole-v1"), "CartPole-v1 is no option: names come before options"),
+        (("eval", "--json", "RUN"), "eval what? Name a run before any option"),
         (
             ("train", "CartPole-v1", "--preset", "best"),
             "there is no preset best: fast, paper, paper57, fast-vector",
@@ -122,7 +126,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("eval", "RUN", "--seed", "-1"), "--seed is -1"),
         (("record", "RUN"), "record to where?"),
         (("record", "RUN", "out.gif"), "out.gif must end in .mp4"),
-        (("record", "RUN", "nowhere/out.mp4"), "there is no folder nowhere to write out.mp4 to"),
+        (("record", "RUN", "nowhere/out.mp4"), "cannot write nowhere/out.mp4: there is no folder nowhere"),
         (("record", "RUN", "out.mp4", "--seed", "-1"), "--seed is -1"),
         (("plot",), "plot what?"),
         (("envs", "Pong"), "Pong"),
@@ -171,6 +175,27 @@ def test_a_missing_extra_is_named(finished, module, args, complaint):
     done = in_process_of_its_own(code, *(str(finished) if arg == "RUN" else arg for arg in args))
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"asyncrl: {complaint}\n")
     assert list(Path().iterdir()) == []
+
+
+def test_sigterm_lets_a_verb_clean_up(monkeypatch):
+    cleaned = []
+
+    def verb(_):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+        return 0
+
+    monkeypatch.setattr(show_verbs, "plot_verb", verb)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main(["plot", "run"])
+        assert end.value.code == 128 + signal.SIGTERM and cleaned
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("none", ["none", "None"])

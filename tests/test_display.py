@@ -71,7 +71,7 @@ def test_the_live_table_has_the_numbers():
     assert ["1", "restarting", "1,250,001", "4,938", "7,812", "-13.00", "0.90", "1"] in rows
 
 
-@pytest.mark.parametrize("width", [80, 110, 200])
+@pytest.mark.parametrize("width", [display.TABLE_COLUMNS, 80, 110, 200])
 def test_the_live_table_fits(width):
     lines = live_text(make_progress(16, frames=312_500_000, seconds=9_754.0), width).splitlines()
     assert max(len(line.rstrip()) for line in lines) <= width
@@ -136,8 +136,28 @@ def test_plain_and_json_lines_come_every_ten_seconds(monkeypatch, capsys):
 @pytest.mark.parametrize(("term", "kind"), [("xterm", LiveDisplay), ("dumb", PlainDisplay)])
 def test_a_dumb_terminal_shows_lines_while_it_trains(monkeypatch, term, kind):
     monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert type(make_display(CONFIG, Path("run"), as_json=False)) is kind
+
+
+@pytest.mark.parametrize(("columns", "kind"), [(76, LiveDisplay), (75, PlainDisplay)])
+def test_a_terminal_too_narrow_for_the_table_shows_lines(monkeypatch, columns, kind):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert type(make_display(CONFIG, Path("run"), as_json=False)) is kind
+
+
+def test_nothing_is_shown_before_there_is_something_to_tell():
+    out = io.StringIO()
+    with LiveDisplay(CONFIG, Path("run"), Console(file=out, force_terminal=True, width=80)) as live:
+        assert out.getvalue() == ""
+        live.announce("into run")
+        assert "into run" in out.getvalue() and "starting workers" in out.getvalue()
+    with LiveDisplay(CONFIG, Path("run"), Console(file=(out := io.StringIO()), force_terminal=True, width=80)):
+        pass
+    assert out.getvalue() == ""
 
 
 def test_no_terminal_no_live_table():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from asyncrl import processes as worker_processes
 from asyncrl.checkpoint import find_checkpoint, load_checkpoint
 
 TESTS = Path(__file__).parent
@@ -153,14 +154,25 @@ def test_ctrl_c_before_anything_has_started(start):
     wait_until(lambda: not training.members())
 
 
-def test_a_second_ctrl_c_leaves_no_process_either(start):
+def test_a_bouncing_ctrl_c_costs_no_checkpoint(start):
     training = start()
     training.wait_for_frames()
     training.interrupt()
     time.sleep(0.05)
     training.interrupt()
-    training.process.wait(PATIENCE_SECONDS)
-    wait_until(lambda: not training.members())
+    assert training.process.wait(PATIENCE_SECONDS) == 130
+    assert training.assert_left_clean() > 0
+
+
+def test_a_second_ctrl_c_ends_at_once(monkeypatch):
+    monkeypatch.setattr(worker_processes, "IMPATIENT_SECONDS", -1.0)
+    asked = []
+    with worker_processes.handling_signals(lambda: asked.append(1)):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        assert asked == [1]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "worlds:hanging_once"])

@@ -9,6 +9,7 @@ import pytest
 
 import asyncrl
 from asyncrl import run as runs
+from asyncrl import trainer
 from asyncrl.config import Config
 
 
@@ -34,6 +35,15 @@ def test_train_evaluate_load():
     text = tomllib.loads((run.path / "config.toml").read_text())
     assert text["frames"] == 3_000 and text["max_time"] == "none"
     assert set(text["provenance"]) == {"asyncrl", "python", "torch", "numpy", "gymnasium", "git_revision"}
+
+
+def test_a_script_is_told_how_it_goes(capsys, monkeypatch):
+    monkeypatch.setattr(trainer, "SHOW_SECONDS", 0.0)
+    args = {"frames": 300, "workers": 1, "envs_per_worker": 1, "schedule": "simulated"}
+    asyncrl.train("CartPole-v1", **args)
+    assert re.search(r"frames/s  score", capsys.readouterr().out)
+    asyncrl.train("CartPole-v1", **args, show=lambda _: None, announce=lambda _: None)
+    assert capsys.readouterr().out == ""
 
 
 def test_wrong_settings_write_nothing():

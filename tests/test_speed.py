@@ -142,6 +142,8 @@ def test_tune_proposes_what_train_accepts(tmp_path, capsys):
     [
         (("tune",), "tune for what? Name an environment"),
         (("tune", "CartPole-v1", "--budget", "0"), "--budget is 0.0: it must be positive"),
+        (("tune", "CartPole-v1", "--out", "no/x.toml"), "there is no folder no"),
+        (("tune", "CartPole-v1", "--out", "."), "it is a folder"),
         (("tune", "CartPol-v1"), "did you mean CartPole-v1?"),
         (("bench", "CartPole-v1", "--seconds", "0"), "--seconds must be positive"),
         (("bench", "CartPole-v1", "--profile", "--out", "x.txt"), "pictures end with .png"),

@@ -97,7 +97,7 @@ def run_argument(args: Sequence[str], verb: str) -> tuple[Path, list[str]]:
     """Return the run that comes first on the command line of `verb`, and the remaining arguments."""
     run, rest = split_positional(args)
     if run is None and not {"--help", "-h"} & set(rest):
-        raise UserError(f"{verb} what? Name a run, as in: asyncrl {verb} runs/ALE-Pong-v5/...")
+        raise UserError(f"{verb} what? Name a run before any option, as in: asyncrl {verb} runs/ALE-Pong-v5/...")
     return Path(run or ""), rest
 
 
@@ -120,6 +120,8 @@ def _one_line(complaint: str) -> str:
     first = re.sub(r"\s+", " ", blocks[0]).strip() if blocks else "wrong arguments"
     # Of a value that may also be none tyro tells what either type says against it: that it is not none helps nobody.
     first = re.sub(r"no type matching .* Got errors: .*'NoneType'>: .* - <class '\w+'>: ", "", first)
+    if stray := re.match(r"Unrecognized options: ([^-\s]\S*)", first):
+        return f"{stray[1]} is no option: names come before options, no more of them than the verb takes"
     unknown = re.search(r"Unrecognized options: (--[\w-]+)", first)
     options = re.findall(r"(?<!\S)(--[\w-]+)", " ".join(blocks[1:]).partition("For full helptext")[0])
     near = difflib.get_close_matches(unknown[1], options, n=1, cutoff=0.0) if unknown else []

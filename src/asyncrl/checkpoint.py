@@ -146,6 +146,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             tensors.append(load_file(file))
         except SafetensorError as error:
             raise UserError(f"{file} is damaged: {error}") from None
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors[-1].values()):
+            raise UserError(f"{file} is damaged: it holds what is no finite number")
     return Checkpoint(path, state, tensors[0], tensors[1])
 
 
@@ -167,7 +169,9 @@ def find_checkpoint(path: Path, which: str = "latest") -> Path:
     if not path.exists():
         raise UserError(f"there is no run or checkpoint at {path}")
     if not (path / "checkpoints" / which).exists():
-        raise UserError(f"{path} holds no {which} checkpoint")
+        config = path / "config.toml"  # of a training that was killed before it had written a checkpoint
+        anew = f": train anew with --config {config}" if which == "latest" and config.exists() else ""
+        raise UserError(f"{path} holds no {which} checkpoint{anew}")
     return (path / "checkpoints" / which).resolve()
 
 

@@ -1,9 +1,12 @@
 """The command line: finds the verb, and tells mistakes in one line."""
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 from asyncrl.errors import UserError
 
@@ -49,7 +52,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if verb not in VERBS:
             raise UserError(f"there is no verb {verb!r}, only {', '.join(VERBS)}; see asyncrl --help")
         module, _, function = VERBS[verb].partition(":")
-        code = getattr(importlib.import_module(f"asyncrl.{module}"), function)(rest)
+        with _cleaning_up():
+            code = getattr(importlib.import_module(f"asyncrl.{module}"), function)(rest)
         sys.stdout.flush()
         return code
     except UserError as error:
@@ -66,6 +70,19 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _cleaning_up() -> Iterator[None]:
+    """Let SIGTERM end a verb as an exception does, so that no process and no half-written file stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _leave_stdout() -> None:

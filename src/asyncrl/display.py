@@ -20,6 +20,7 @@ from asyncrl.quantities import format_count, format_duration
 
 PLAIN_SECONDS = 10.0
 MAX_ROWS = 16  # workers shown in the live table
+TABLE_COLUMNS = 76  # of the live table with numbers as long as they get
 
 
 class Display(Protocol):
@@ -44,20 +45,25 @@ class LiveDisplay:
         self._live = Live(console=console, auto_refresh=False, transient=False)
 
     def __enter__(self) -> Self:
-        self._live.start()
-        self._live.update(Text("starting workers ...", style="dim"), refresh=True)
-        return self
+        return self  # nothing is shown before there is something to tell: the settings may have a mistake
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._live.stop()
 
     def show(self, progress: Progress) -> None:
+        self._start()
         self._live.update(
             Group(self._headline(progress), summary_table(progress), worker_table(progress)), refresh=True
         )
 
     def announce(self, line: str) -> None:
+        self._start()
         self.console.print(line, highlight=False, markup=False)
+
+    def _start(self) -> None:
+        if not self._live.is_started:
+            self._live.start()
+            self._live.update(Text("starting workers ...", style="dim"), refresh=True)
 
     def _headline(self, progress: Progress) -> Table:
         config = self.config
@@ -136,8 +142,9 @@ def make_display(config: Config, run_dir: Path, *, as_json: bool) -> Display:
     if as_json:
         return JsonDisplay(config)
     console = Console()
-    # A dumb terminal cannot go back to renew a table: rich would show nothing before the end.
-    is_lively = console.is_terminal and not console.is_dumb_terminal and sys.stdout.isatty()
+    # A dumb terminal cannot go back to renew a table: rich would show nothing before the end. A narrow one cuts it.
+    can_renew = console.is_terminal and not console.is_dumb_terminal and sys.stdout.isatty()
+    is_lively = can_renew and console.width >= TABLE_COLUMNS
     return LiveDisplay(config, run_dir, console) if is_lively else PlainDisplay(config)
 
 

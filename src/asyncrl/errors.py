@@ -3,6 +3,7 @@
 import contextlib
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -14,6 +15,14 @@ class DivergedError(UserError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"learning diverged: {what} is no finite number any more; use a lower --learning-rate")
+
+
+def require_place(path: Path) -> None:
+    """Complain of a file that cannot be written later, before the work that it is to hold."""
+    if path.is_dir():
+        raise UserError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 @contextlib.contextmanager

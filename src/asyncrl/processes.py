@@ -27,6 +27,7 @@ from asyncrl.store import ParameterStore
 from asyncrl.worker import Learner, Update, learn
 
 REPORT_SECONDS = 0.5
+IMPATIENT_SECONDS = 1.0  # a second Ctrl-C sooner than this is a bouncing key and may not cost the checkpoint
 # One thread per worker: workers times threads beyond the cores makes everything slower (the most reported trap of A3C
 # codes). The malloc settings keep rollout buffers in the process instead of returning them to the kernel each update.
 _ENVIRONMENT = {
@@ -186,7 +187,7 @@ def run_worker(
 
 @contextlib.contextmanager
 def handling_signals(interrupt: Callable[[], None]) -> Iterator[None]:
-    """Call `interrupt` on Ctrl-C, SIGTERM and a closed terminal; a second Ctrl-C ends at once.
+    """Call `interrupt` on Ctrl-C, SIGTERM and a closed terminal; a second Ctrl-C a second later ends at once.
 
     Only the main thread may do this; in others nothing is changed.
     """
@@ -194,9 +195,17 @@ def handling_signals(interrupt: Callable[[], None]) -> Iterator[None]:
         yield
         return
 
+    asked = None
+
     def handle(number: int, frame: object) -> None:
-        interrupt()
-        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        nonlocal asked
+        now = time.monotonic()
+        if asked is None:
+            asked = now
+            interrupt()
+        elif number == signal.SIGINT and now - asked > IMPATIENT_SECONDS:
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
+            signal.raise_signal(signal.SIGINT)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # `nohup` ignores it

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncrl.config import Config
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, require_place
 from asyncrl.roofline import FLOORS
 from asyncrl.spans import SPANS
 from asyncrl.speed import Speed, Window, measure_speed
@@ -102,8 +102,7 @@ def require_writable(out: Path) -> None:
     """Complain before a measurement of whose picture nothing would be left."""
     if out.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UserError(f"--out is {out}: pictures end with .png, .pdf or .svg")
-    if not out.parent.is_dir():
-        raise UserError(f"cannot write {out}: there is no folder {out.parent}")
+    require_place(out)
 
 
 def as_row(speed: Speed, profile: Profile | None) -> dict[str, Any]:

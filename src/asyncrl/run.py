@@ -14,7 +14,7 @@ from asyncrl.agent import Agent, load
 from asyncrl.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, versions
 from asyncrl.config import Config, PresetName
 from asyncrl.config_file import read_config, write_config
-from asyncrl.display import make_display
+from asyncrl.display import PlainDisplay, make_display
 from asyncrl.errors import UserError
 from asyncrl.handed import Handed, hand_over
 from asyncrl.journals import read_json_lines
@@ -57,7 +57,7 @@ def train(
     *,
     preset: PresetName = "fast",
     config: Config | None = None,
-    show: Show = lambda _: None,
+    show: Show | None = None,
     announce: Announce = print,
     **settings: Any,
 ) -> Run:
@@ -71,7 +71,7 @@ def train(
         preset: where the settings start from; "fast" and "paper" have settings of their own for continuous actions,
             and "fast" for observations that are no images.
         config: to start from instead of a preset.
-        show: called twice a second with a `Progress`.
+        show: called twice a second with a `Progress`; without it a line is printed every ten seconds.
         announce: called with a line when something worth telling happens.
         **settings: fields of `Config`, such as `frames=10_000_000`. `network` may be a function that takes the
             observation space and returns a torso of your own (docs/own.md).
@@ -86,7 +86,7 @@ def train(
     if named is not None:
         settings["env"] = named
     config = dataclasses.replace(config or preset_for(preset, named, settings.get("algo", "a3c")), **settings)
-    return _train(config, new_run_dir(config), None, show, announce)
+    return _train(config, new_run_dir(config), None, show or PlainDisplay(config).show, announce)
 
 
 def resume(
@@ -94,7 +94,7 @@ def resume(
     *,
     env: str | Callable[..., Any] | None = None,
     network: Callable[..., Any] | None = None,
-    show: Show = lambda _: None,
+    show: Show | None = None,
     announce: Announce = print,
     **settings: Any,
 ) -> Run:
@@ -113,7 +113,7 @@ def resume(
         UserError: if there is nothing to resume or a setting may not change.
     """
     with _opened(Path(path), env, settings, network) as (config, run_dir, checkpoint):
-        return _train(config, run_dir, checkpoint, show, announce)
+        return _train(config, run_dir, checkpoint, show or PlainDisplay(config).show, announce)
 
 
 def new_run_dir(config: Config) -> Path:

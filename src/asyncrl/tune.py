@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asyncrl.config import Config
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, require_place
 from asyncrl.machine import available_cores
 from asyncrl.speed import Speed, measure_speed, trainable
 from asyncrl.start import fresh_start
@@ -69,6 +69,8 @@ def tune_verb(args: Sequence[str]) -> int:
         raise UserError("tune for what? Name an environment, as in: asyncrl tune ALE/Pong-v5")
     if not given.budget > 0:
         raise UserError(f"--budget is {given.budget}: it must be positive")
+    if given.out is not None:
+        require_place(given.out)
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     trials = list(try_out(given.settings, given.budget, say))
     best = choose(trials)

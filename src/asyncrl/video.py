@@ -13,7 +13,7 @@ from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
 from asyncrl.envs.atari import FRAMES_PER_STEP, AtariMirror
 from asyncrl.envs.make import is_atari, make_filmed_env
-from asyncrl.errors import UserError, blaming
+from asyncrl.errors import UserError, blaming, require_place
 from asyncrl.evaluate import Mode, Player
 from asyncrl.rollout import Episode
 from asyncrl.trust import require_repeated
@@ -46,8 +46,7 @@ def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, m
     require_repeated(agent.config.env, agent.repeated_env)
     if path.suffix != ".mp4":
         raise UserError(f"{path} must end in .mp4")
-    if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent} to write {path.name} to")
+    require_place(path)
     _import_ffmpeg()
     with blaming(f"{agent.config.env} cannot be made"):
         stage = _make_stage(agent.config, seed)
