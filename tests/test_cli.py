@@ -80,6 +80,8 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("train", "CartPole-v1", "--learning-rate", "-1e-3"), "--learning-rate is -0.001: it must be positive"),
         (("train", "CartPole-v1", "--learning-rate"), "--learning-rate"),
         (("train", "CartPole-v1", "--algo", "dqn"), "--algo"),
+        (("train", "CartPole-v1", "--final-epsilons", "0.1", "2", "--seed", "1"), "it must be one number or more"),
+        (("train", "CartPole-v1", "--final-epsilons", "0.1", "--seed", "1"), "one epsilon has the probability 1"),
         (("train", "CartPole-v1", "--wrokers", "2"), "did you mean --workers?"),
         (("train", "CartPole-v1", "more"), "more is no option: names come before options"),
         (("train", "--workers", "2", "CartPole-v1"), "CartPole-v1 is no option: names come before options"),

@@ -112,7 +112,15 @@ def test_presets_come_back_from_their_file(tmp_path, preset):
 
 def test_settings_that_differ_from_their_preset_come_back(tmp_path):
     # max_grad_norm is a number in the preset: None must be told from "not given".
-    config = dataclasses.replace(PRESETS["fast"](), max_grad_norm=None, max_time=5, run_dir="somewhere", sticky=True)
+    config = dataclasses.replace(
+        PRESETS["fast"](),
+        max_grad_norm=None,
+        max_time=5,
+        run_dir="somewhere",
+        sticky=True,
+        final_epsilons=[0.2, 0],
+        final_epsilon_probabilities=(1, 0.0),
+    )
     assert PRESETS["fast"]().max_grad_norm is not None
     _assert_comes_back(tmp_path, config)
 
@@ -137,6 +145,12 @@ def test_a_hand_written_file_starts_from_its_preset(tmp_path):
         ("frames = 2.5", "it must be a whole number"),
         ("frames = nan", "it must be a whole number"),
         ("frames = 0", "it must be between 1 and"),
+        ("final_epsilons = 0.1", "--final-epsilons is 0.1: it must be a list of numbers"),
+        ("final_epsilons = ['a']", "--final-epsilons is 'a': it must be a number"),
+        ("final_epsilons = []", "it must be one number or more between 0 and 1"),
+        ("final_epsilons = [0.1, 2, 0.3]", "it must be one number or more between 0 and 1"),
+        ("final_epsilon_probabilities = [0.3, 0.3, 0.3]", "it must be numbers between 0 and 1 that add up to 1"),
+        ("final_epsilons = [0.1]", "must be as many: one epsilon has the probability 1"),
         ("workers = true", "--workers is True: it must be a whole number"),
         ("sticky = 1", "it must be true or false"),
         ("gamma = nan", "it must be between 0 and 1"),

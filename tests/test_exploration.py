@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from asyncrl.config import Config
 from asyncrl.exploration import annealed_epsilons, draw_final_epsilons, epsilon_greedy
 
 Q = torch.tensor([[0.0, 3.0, 1.0], [5.0, 0.0, 1.0]])
 
 
 def test_final_epsilons_have_the_papers_values_and_frequencies() -> None:
-    n = 20_000
-    drawn = draw_final_epsilons(n, np.random.default_rng(0))
+    n, config = 20_000, Config()
+    drawn = draw_final_epsilons(n, config.final_epsilons, config.final_epsilon_probabilities, np.random.default_rng(0))
     frequencies = {value: (drawn == value).mean() for value in (0.1, 0.01, 0.5)}
     assert set(drawn) == set(frequencies)
     for value, p in ((0.1, 0.4), (0.01, 0.3), (0.5, 0.3)):

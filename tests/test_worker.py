@@ -173,6 +173,12 @@ def test_epsilons_follow_the_global_frames_to_each_environments_final(open_learn
         np.testing.assert_allclose(learner.epsilons, 1 + fraction * (learner.final_epsilons - 1), rtol=1e-6)
 
 
+def test_final_epsilons_are_those_of_the_settings(open_learner: Open) -> None:
+    settings = {"final_epsilons": (0.25, 0.75), "final_epsilon_probabilities": (0.0, 1.0)}
+    learner = open_learner(dataclasses.replace(CARTPOLE, algo="n-step-q", envs_per_worker=8, **settings))
+    assert set(learner.final_epsilons) == {0.75}
+
+
 def test_the_carried_state_is_detached(open_learner: Open) -> None:
     learner = open_learner(dataclasses.replace(CARTPOLE, core="lstm", lstm_size=8))
     for _ in range(3):

@@ -46,6 +46,12 @@ CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("decay", lambda x: 0 <= x < 1, "at least 0 and below 1"),
     ("epsilon", _positive_single, "positive, and at most 1e30"),
     ("max_grad_norm", _none_or_positive, "positive"),
+    ("final_epsilons", lambda xs: xs and all(map(_fraction, xs)), "one number or more between 0 and 1"),
+    (
+        "final_epsilon_probabilities",
+        lambda xs: all(map(_fraction, xs)) and math.isclose(sum(xs), 1, abs_tol=1e-6),
+        "numbers between 0 and 1 that add up to 1",
+    ),
     ("epsilon_frames", lambda n: n is None or _not_negative(n), "0 or more, or none"),
     ("target_frames", _none_or_positive, "at least 1, or none"),
     ("checkpoint_every", _positive, "positive"),
@@ -68,5 +74,9 @@ CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (lambda c: c.device != "cpu" and c.algo != "a2c", "--device cuda is for --algo a2c: other methods run on CPUs"),
     (lambda c: c.replay is not None and c.schedule != "simulated", "--replay needs --schedule simulated"),
     (lambda c: c.replay is not None and c.update != "hogwild", "--replay takes its order from a file: leave --update"),
+    (
+        lambda c: len(c.final_epsilons) != len(c.final_epsilon_probabilities),
+        "--final-epsilons and --final-epsilon-probabilities must be as many: one epsilon has the probability 1",
+    ),
     (lambda c: c.record_order and c.schedule != "processes", "--record-order needs --schedule processes"),
 )

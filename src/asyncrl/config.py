@@ -136,6 +136,10 @@ class Config:
 
     # Q methods: frames over which epsilon falls from 1 (supplement 8: 4 million); none: 0.4 of the run.
     epsilon_frames: int | None = 4_000_000
+    # Q methods: where epsilon falls to, drawn for each environment from these (supplement 8: 0.1, 0.01, 0.5) ...
+    final_epsilons: tuple[float, ...] = (0.1, 0.01, 0.5)
+    # ... with these probabilities (supplement 8: 0.4, 0.3, 0.3).
+    final_epsilon_probabilities: tuple[float, ...] = (0.4, 0.3, 0.3)
     # Q methods: frames between copies to the target parameters (I_target, supplement 8: 40000); none: a 250th of the
     # run.
     target_frames: int | None = 40_000
@@ -220,6 +224,10 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     if typing.get_origin(hint) is types.UnionType:
         (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
         return None if value in (None, "none") else _typed(value, hint, where)
+    if typing.get_origin(hint) is tuple:
+        if isinstance(value, tuple | list):
+            return tuple(_typed(item, typing.get_args(hint)[0], where) for item in value)
+        raise UserError(f"{where} is {value!r}: it must be a list of numbers")
     accepted, name = _ACCEPTED[hint]
     if (
         isinstance(value, accepted)

@@ -1,21 +1,22 @@
 """Epsilon-greedy exploration as the paper's Q methods use it (supplement 8)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from asyncrl.optim import linear_anneal
 
-FINAL_EPSILONS = (0.1, 0.01, 0.5)
-FINAL_EPSILON_PROBABILITIES = (0.4, 0.3, 0.3)
 
-
-def draw_final_epsilons(num_envs: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw the final epsilon [B] of each environment from {0.1, 0.01, 0.5} with probabilities {0.4, 0.3, 0.3}.
+def draw_final_epsilons(
+    num_envs: int, epsilons: Sequence[float], probabilities: Sequence[float], generator: np.random.Generator
+) -> np.ndarray:
+    """Draw the final epsilon [B] of each environment from `epsilons` [N] with `probabilities` [N].
 
     Paper: it draws one per thread and leaves open whether it is drawn again later; we draw once per environment.
     """
-    return generator.choice(FINAL_EPSILONS, size=num_envs, p=FINAL_EPSILON_PROBABILITIES)
+    return generator.choice(epsilons, size=num_envs, p=np.array(probabilities) / sum(probabilities))
 
 
 def annealed_epsilons(final_epsilons: np.ndarray, frames: int, anneal_frames: int) -> np.ndarray:

@@ -82,7 +82,12 @@ class Learner:
         seeds = np.random.SeedSequence(config.seed, spawn_key=(worker, generation)).spawn(2)
         core_state = _moved(self.network.initial_state(envs.num_envs), self.device)
         self.state: WorkerState = start_worker_state(config, envs, core_state, seeds[0])
-        self.final_epsilons = draw_final_epsilons(envs.num_envs, np.random.default_rng(seeds[1]))
+        self.final_epsilons = draw_final_epsilons(
+            envs.num_envs,
+            config.final_epsilons,
+            config.final_epsilon_probabilities,
+            np.random.default_rng(seeds[1]),
+        )
         self.epsilons: Tensor = torch.ones(envs.num_envs)
         self.done = 0.0  # share of the run that had passed at the last pull
 
