@@ -272,6 +272,13 @@ def test_what_is_no_finite_number_is_refused(run, name, junk):
         load_checkpoint(path)
 
 
+def test_squares_below_zero_are_refused(run):
+    path = run.save(1_000)
+    tamper(path, "optimizer.safetensors", lambda tensors: {**tensors, "statistics": -tensors["statistics"]})
+    with pytest.raises(UserError, match="is damaged: mean squares below 0"):
+        restore_store(run.store, load_checkpoint(path))
+
+
 def test_another_optimiser_is_refused(run):
     found = load_checkpoint(run.save(1_000))
     config = dataclasses.replace(CONFIG, optimizer="adam")

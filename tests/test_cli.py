@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from asyncrl import show_verbs
+from asyncrl.arguments import program
 from asyncrl.cli import main
 from asyncrl.train_verbs import _further
 
@@ -109,6 +111,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
             "worlds:broken failed in random play, before the training: RuntimeError: the ball is lost (",
         ),
         (("resume",), "resume what? Name a run"),
+        (("resume", "file"), "there is no run or checkpoint at file"),
         (("resume", "nowhere"), "there is no run or checkpoint at nowhere"),
         (("resume", "RUN"), "is done with its 3,000 frames: give more with --frames"),
         (("resume", "RUN", "--frames", "2k"), "is done with its 2,000 frames"),
@@ -134,7 +137,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("envs", "Pong"), "Pong"),
         (("envs", "--jsn"), "did you mean --json?"),
         (("plot", "there"), "cannot read there/config.toml"),
-        (("plot", "RUN", "--out", "nowhere/x.png"), "cannot write nowhere/x.png"),
+        (("plot", "RUN", "--out", "nowhere/x.png"), "cannot write nowhere/x.png: there is no folder nowhere"),
         (("plot", "RUN", "--out", "x.docx"), "cannot write x.docx"),
         (("plot", "RUN", "--out", "curves"), "curves must end in .png, .pdf, .svg or"),
     ],
@@ -177,6 +180,16 @@ def test_a_missing_extra_is_named(finished, module, args, complaint):
     done = in_process_of_its_own(code, *(str(finished) if arg == "RUN" else arg for arg in args))
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"asyncrl: {complaint}\n")
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("called", "found", "name"),
+    [(".venv/bin/asyncrl", None, ".venv/bin/asyncrl"), ("/usr/bin/asyncrl", "/usr/bin/asyncrl", "asyncrl")],
+)
+def test_what_is_proposed_can_be_pasted(monkeypatch, called, found, name):
+    monkeypatch.setattr(sys, "argv", [called, "train"])
+    monkeypatch.setattr(shutil, "which", lambda _: found)
+    assert program() == name
 
 
 def test_sigterm_lets_a_verb_clean_up(monkeypatch):

@@ -16,7 +16,7 @@ from asyncrl.spans import SPANS, Spans, time_learner_
 from asyncrl.speed import Speed, Window
 from asyncrl.start import fresh_start
 from asyncrl.store import ParameterStore, StoreSpec
-from asyncrl.tune import Trial, choose
+from asyncrl.tune import Trial, as_text, choose
 from asyncrl.worker import Learner, compute_update
 
 CART = dataclasses.replace(fast_preset(), env="CartPole-v1", workers=1, envs_per_worker=2, t_max=4)
@@ -129,6 +129,9 @@ def test_tune_proposes_what_train_accepts(tmp_path, capsys):
     assert main(("tune", "CartPole-v1", "--budget", "0.1", "--out", str(out), "--json")) == 0
     row = json.loads(capsys.readouterr().out)
     config = read_config(out)
+    trials = [Trial(**trial) for trial in row["trials"]]
+    hint = "time for one trial only"
+    assert hint in as_text(trials[0], trials[:1], config, "") and hint not in as_text(trials[0], 2 * trials, config, "")
     assert (config.workers, config.envs_per_worker) == tuple(
         row["proposal"][name] for name in ("workers", "envs_per_worker")
     )

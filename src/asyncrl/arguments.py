@@ -4,6 +4,9 @@ import contextlib
 import difflib
 import io
 import re
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -99,6 +102,12 @@ def run_argument(args: Sequence[str], verb: str) -> tuple[Path, list[str]]:
     if run is None and not {"--help", "-h"} & set(rest):
         raise UserError(f"{verb} what? Name a run before any option, as in: asyncrl {verb} runs/ALE-Pong-v5/...")
     return Path(run or ""), rest
+
+
+def program() -> str:
+    """Return how a user calls us: by name where the shell finds it, otherwise by the path that was called now."""
+    called = Path(sys.argv[0])
+    return shlex.quote(sys.argv[0]) if called.name == "asyncrl" and shutil.which("asyncrl") is None else "asyncrl"
 
 
 def peek(args: Sequence[str], option: str) -> str | None:

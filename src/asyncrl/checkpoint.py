@@ -166,7 +166,7 @@ def find_checkpoint(path: Path, which: str = "latest") -> Path:
     """Return the checkpoint folder that `path` means: itself, or the `which` ("latest", "best") of a run."""
     if (path / "state.json").exists():
         return Path(os.path.abspath(path))  # its parents are the run's folders, also where it is "."
-    if not path.exists():
+    if not path.is_dir():
         raise UserError(f"there is no run or checkpoint at {path}")
     if not (path / "checkpoints" / which).exists():
         config = path / "config.toml"  # of a training that was killed before it had written a checkpoint
@@ -214,6 +214,8 @@ def restore_store(store: ParameterStore, checkpoint: Checkpoint) -> None:
         counters = np.array(checkpoint.state["counters"], np.int64).sum(0)
         if saved.shape[1:] != store.statistics.shape[1:]:
             raise UserError(f"{checkpoint.path} was trained with another optimiser: leave --optimizer as it was")
+        if any(saved[:, i].min() < 0 for i, name in enumerate(store.spec.statistics) if name == "mean_square"):
+            raise ValueError("mean squares below 0")
         store.target.copy_(target)
         for owner in range(store.spec.owners):  # another number of workers: they take over each other's in turn
             store.statistics[owner].copy_(saved[owner % len(saved)])

@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake in what the user asked: one line saying what is wrong and what to do. The command line exits with 2."""
 
 
+class MissingPackageError(UserError, ImportError):
+    """A package is not installed; the line names the command that installs it."""
+
+
 class DivergedError(UserError):
     """Numbers that learning made are no longer finite; nothing of them has reached the shared parameters."""
 

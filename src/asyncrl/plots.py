@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from asyncrl.config_file import read_config
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, require_place
 from asyncrl.journals import read_json_lines
 from asyncrl.metrics import RECENT_EPISODES
 
@@ -20,6 +20,7 @@ def plot_runs(runs: list[Path], out: Path) -> None:
     """
     if not out.suffix:  # matplotlib would add one
         raise UserError(f"{out} must end in .png, .pdf, .svg or another kind of picture")
+    require_place(out)
     import matplotlib
 
     matplotlib.use("Agg")

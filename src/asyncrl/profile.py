@@ -1,6 +1,7 @@
 """The verb `bench`: how fast this machine trains, where each microsecond goes, and what it cannot beat."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
 from asyncrl.roofline import FLOORS
 from asyncrl.spans import SPANS
-from asyncrl.speed import Speed, Window, measure_speed
+from asyncrl.speed import Speed, Window, measure_speed, trainable
 
 # Okabe and Ito (2008), and greys for what is neither game nor network.
 COLOURS = {
@@ -90,7 +91,9 @@ def bench_verb(args: Sequence[str]) -> int:
         raise UserError("--seconds must be positive, and --warmup 0 or more")
     if given.profile:
         require_writable(given.out)
-    speed = measure_speed(given.settings, seconds=given.seconds, warmup=given.warmup, profile=given.profile)
+    settings = trainable(given.settings)
+    print(f"measuring {settings.env} for {given.warmup:g} + {given.seconds:g} seconds ...", file=sys.stderr, flush=True)
+    speed = measure_speed(settings, seconds=given.seconds, warmup=given.warmup, profile=given.profile)
     profile = profile_of(speed) if given.profile else None
     if profile is not None:
         draw(speed, profile, given.out)

@@ -254,7 +254,7 @@ def _speed_of(config: Config, found: list[_Found]) -> Speed:
     for worker in found:
         plain = [window for window in worker.windows if window.spans is None]
         if not plain:
-            raise UserError("no update was finished in time: measure longer")
+            raise UserError("no update was finished in time: give more with --seconds")
         worker_steps = sum(window.steps for window in plain)
         rates.append(worker_steps / sum(window.seconds for window in plain))
         cpu_seconds += sum(window.cpu_seconds for window in plain)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asyncrl.arguments import parse, peek, run_argument
+from asyncrl.arguments import parse, peek, program, run_argument
 from asyncrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ def _report(run: "Run", as_json: bool) -> int:
 
     ends = {"frames": "done", "time": "time is up", "score": "the score is reached", "order": "replayed"}
     end = ends.get(outcome.reason, outcome.reason)
-    path = shlex.quote(str(run.path))
+    path, name = shlex.quote(str(run.path)), program()
     print(
         f"{end} after {progress.frames:,} frames, {format_duration(progress.seconds)}\n"
-        f"  asyncrl eval {path}\n  asyncrl record {path} out.mp4\n  asyncrl resume {path}{_further(outcome)}"
+        f"  {name} eval {path}\n  {name} record {path} out.mp4\n  {name} resume {path}{_further(outcome)}"
     )
     return code
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asyncrl.arguments import parse, program
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
 from asyncrl.machine import available_cores
@@ -45,7 +46,6 @@ def tune_verb(args: Sequence[str]) -> int:
     """Propose settings for this machine."""
     import tyro
 
-    from asyncrl.arguments import parse
     from asyncrl.starting import starting_point
 
     env, start, rest = starting_point(args)
@@ -136,9 +136,10 @@ def choose(trials: Sequence[Trial]) -> Trial:
 def command_of(config: Config, out: Path | None) -> str:
     """Return the command that trains with the proposal."""
     if out is not None:
-        return shlex.join(["asyncrl", "train", "--config", str(out)])
-    words = ["asyncrl", "train", config.env, "--preset", config.preset]
-    return shlex.join([*words, f"--workers={config.workers}", f"--envs-per-worker={config.envs_per_worker}"])
+        return f"{program()} train --config {shlex.quote(str(out))}"
+    words = ["train", config.env, "--preset", config.preset]
+    words += [f"--workers={config.workers}", f"--envs-per-worker={config.envs_per_worker}"]
+    return f"{program()} {shlex.join(words)}"
 
 
 def write(out: Path, config: Config) -> None:
@@ -165,5 +166,7 @@ def as_text(best: Trial, trials: Sequence[Trial], proposal: Config, command: str
             f"{trial.workers:7}  {trial.envs_per_worker:17}  {trial.steps_per_second:8,.0f}  "
             f"{trial.frames_per_second:8,.0f}  {trial.memory_megabytes:9,.0f}{mark}"
         )
+    if len(trials) == 1:
+        lines += ["", "there was time for one trial only: compare more with a longer --budget"]
     lines += ["", "one torch thread a worker, as always: workers are the threads", f"  {command}"]
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from asyncrl.config import Config
 from asyncrl.envs.atari import AtariEnvironments, rom_name
 from asyncrl.envs.base import Environments
 from asyncrl.envs.mujoco import find_backend
+from asyncrl.envs.mujoco.gl import INSTALL_COMMAND as MUJOCO_COMMAND
 from asyncrl.envs.registration import our_spec, our_worlds
 from asyncrl.envs.vector import FilmedEnvironment, GymnasiumEnvironments
 from asyncrl.errors import UserError, blaming
@@ -84,8 +85,12 @@ def _environment_maker(env: str, **how: Any) -> Callable[[], gymnasium.Env]:
     def make() -> gymnasium.Env:
         try:
             return gymnasium.make(env if spec is None else spec, **how)
+        except UserError:
+            raise
         except (gymnasium.error.Error, ImportError) as error:
-            raise UserError(f"{env} cannot be made: {_first_line(error)}") from error
+            lacks_mujoco = isinstance(error, gymnasium.error.DependencyNotInstalled) and _is_gymnasium_mujoco(env)
+            why = f"it needs MuJoCo: {MUJOCO_COMMAND}" if lacks_mujoco else _first_line(error)
+            raise UserError(f"{env} cannot be made: {why}") from error
 
     return make
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asyncrl.envs.labyrinth.draws import Draws
-from asyncrl.errors import UserError
+from asyncrl.errors import MissingPackageError, UserError
 
 Cell = tuple[int, int]
 
@@ -213,7 +213,7 @@ def carve_with_labmaze(draws: Draws, size: int) -> np.ndarray:
     try:
         import labmaze
     except ImportError as error:
-        raise ImportError('generator="labmaze" needs its package: pip install labmaze') from error
+        raise MissingPackageError('generator="labmaze" needs its package: pip install labmaze') from error
     text = labmaze.RandomMaze(
         height=size, width=size, max_rooms=max(2, size // 3), room_min_size=3, room_max_size=5,
         extra_connection_probability=EXTRA_DOOR_PROBABILITY, random_seed=draws.below(2**31),
