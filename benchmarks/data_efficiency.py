@@ -9,15 +9,16 @@ all seeds. Every environment explores with the same final epsilon, so that one w
 import argparse
 import json
 import tempfile
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from study import interquartile_mean, interval, read
+from study import interquartile_mean, interval, read, require_whole
 
 import asyncrl
 
-RATES = (7e-4, 2e-3, 6e-3)
+RATES = (7e-4, 2e-3, 6e-3, 2e-2)
 FRAMES, BINS, GOAL = 40_000, 40, 0.5
 COLOURS = ("#000000", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7")
 SETTINGS: dict[str, Any] = {
@@ -48,6 +49,7 @@ def run(workers: int, rate: float, seed: int) -> dict[str, Any]:
             show=lambda _: None,
             announce=lambda _: None,
         )
+        require_whole(trained)
         scores = [row["score"] for row in trained.episodes()]
     # In the order of their ends, and all of one length: equal shares of them are equal shares of the frames.
     curve = [float(share.mean()) for share in np.array_split(np.array(scores), BINS)]
@@ -105,14 +107,14 @@ def report(rows: list[dict[str, Any]], counts: list[int], seeds: list[int], out:
     print(
         f"| workers | best rate | frames to {GOAL:g}, by seed | mean score of the run, IQM (95 %) |\n|---|---|---|---|"
     )
-    for workers, colour in zip(counts, COLOURS, strict=False):
+    for workers, colour in zip(counts, cycle(COLOURS), strict=False):
         rate, curves = best_curves(rows, workers, seeds)
         needed = ", ".join(f"{frames_to_goal(curve):,.0f}" for curve in curves)
         means = curves.mean(1)
         low, high = interval(means)
         print(f"| {workers} | {rate:g} | {needed} | {interquartile_mean(means):.2f} ({low:.2f} to {high:.2f}) |")
         for axis, scale in zip(axes, (1, workers), strict=True):
-            axis.plot(frames / scale, curves.mean(0), color=colour, label=f"{workers} workers")
+            axis.plot(frames / scale, curves.mean(0), color=colour, label=f"{workers} worker{'s' * (workers > 1)}")
             axis.fill_between(frames / scale, curves.min(0), curves.max(0), color=colour, alpha=0.12, linewidth=0)
     axes[0].set(xlabel="frames of all workers", ylabel=f"score (mean and range of {len(seeds)} seeds)")
     axes[1].set(xlabel="frames of each worker", xscale="log")

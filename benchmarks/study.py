@@ -89,9 +89,11 @@ def run(cell: Cell, seed: int) -> dict[str, Any]:
             frames=cell.frames,
             seed=seed,
             run_dir=Path(folder) / "run",
-            announce=lambda line: None,
+            show=lambda _: None,
+            announce=lambda _: None,
             **cell.settings,
         )
+        require_whole(trained)
         assert trained.outcome is not None
         scores = [episode.score for episode in trained.agent().evaluate(EPISODES, seed=EVALUATION_SEED + seed)]
     return {
@@ -104,6 +106,12 @@ def run(cell: Cell, seed: int) -> dict[str, Any]:
         "seconds": trained.outcome.progress.seconds,
         "revision": git_revision(),
     }
+
+
+def require_whole(trained: asyncrl.Run) -> None:
+    """End the study where Ctrl-C has ended a training: half a run is no result."""
+    if trained.outcome is None or trained.outcome.reason == "interrupted":
+        raise KeyboardInterrupt
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -165,6 +165,8 @@ def test_damage_is_told_in_one_line(run, name, harm):
         {"order_position": "three"},
         {"order_position": 1.5},
         {"best_score": 10**400},
+        {"best_score": float("nan")},
+        {"evaluation": {"evaluated_score": float("inf")}},
         {"evaluation": {"score": 3}},
         {"evaluation": {"evaluated_score": "high"}},
     ],
@@ -197,6 +199,13 @@ def test_numbers_of_another_kind_are_refused(run):
     path = run.save(1_000)
     tamper(path, "parameters.safetensors", lambda tensors: {name: x.bfloat16() for name, x in tensors.items()})
     assert_refused(path, "another network or game")
+
+
+def test_numbers_that_torch_can_only_store_are_refused(run):
+    path = run.save(1_000)
+    kind = torch.float8_e4m3fn
+    tamper(path, "parameters.safetensors", lambda tensors: {name: x.to(kind) for name, x in tensors.items()})
+    assert_refused(path, "damaged|another network")
 
 
 @pytest.mark.parametrize(("name", "value"), [("counters", -1), ("ages", -5.0)])
@@ -288,7 +297,9 @@ def test_another_optimiser_is_refused(run):
 
 
 def test_what_is_not_there(run, tmp_path):
-    assert_refused(run.path, "holds no latest checkpoint: train anew with --config .*config.toml")
+    assert_refused(
+        run.path, "holds no latest checkpoint: if nothing trains there any more, train anew with --config .*.toml"
+    )
     assert_refused(tmp_path / "nowhere", "there is no run or checkpoint at")
     run.save(1_000)
     with pytest.raises(UserError, match="holds no best checkpoint"):

@@ -87,6 +87,8 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("train", "CartPole-v1", "--wrokers", "2"), "did you mean --workers?"),
         (("train", "CartPole-v1", "more"), "more is no option: names come before options"),
         (("train", "--workers", "2", "CartPole-v1"), "CartPole-v1 is no option: names come before options"),
+        (("train", "CartPole-v1", "x", "--wrokers", "2"), "did you mean --workers?"),
+        (("train", "CartPole-v1", "x", "y"), "asyncrl: x is no option"),
         (("eval", "--json", "RUN"), "eval what? Name a run before any option"),
         (
             ("train", "CartPole-v1", "--preset", "best"),
@@ -184,7 +186,12 @@ def test_a_missing_extra_is_named(finished, module, args, complaint):
 
 @pytest.mark.parametrize(
     ("called", "found", "name"),
-    [(".venv/bin/asyncrl", None, ".venv/bin/asyncrl"), ("/usr/bin/asyncrl", "/usr/bin/asyncrl", "asyncrl")],
+    [
+        (".venv/bin/asyncrl", None, ".venv/bin/asyncrl"),
+        (".venv/bin/asyncrl", "/usr/bin/asyncrl", ".venv/bin/asyncrl"),  # another one
+        ("/usr/bin/asyncrl", "/usr/bin/asyncrl", "asyncrl"),
+        ("/src/asyncrl/__main__.py", "/usr/bin/asyncrl", "python -m asyncrl"),
+    ],
 )
 def test_what_is_proposed_can_be_pasted(monkeypatch, called, found, name):
     monkeypatch.setattr(sys, "argv", [called, "train"])
@@ -225,7 +232,8 @@ def test_none_is_written_as_the_help_writes_it(capsys, none):
 
 
 @pytest.mark.parametrize("end", [("--frames", "200"), ("--max-time", "0.2s")], ids=" ".join)
-def test_the_command_that_is_proposed_goes_on(capsys, end):
+def test_the_command_that_is_proposed_goes_on(capsys, monkeypatch, end):
+    monkeypatch.setattr(sys, "argv", ["script"])
     args = ("--envs-per-worker", "1", "--workers", "1", "--schedule", "simulated", "--run-dir", "a run")
     assert main(("train", "CartPole-v1", *args, *end)) == 0
     before = Path("a run/metrics.jsonl").stat().st_size

@@ -187,7 +187,11 @@ def saved(tmp_path: Path, config: Config, space: spaces.Box, statistics: InputSt
     return network, load_checkpoint(save_checkpoint(tmp_path, store, network, state))
 
 
-@pytest.mark.parametrize("sums", [torch.zeros(7), torch.tensor(1.0), torch.zeros(9), torch.zeros(8).double()], ids=str)
+@pytest.mark.parametrize(
+    "sums",
+    [torch.zeros(7), torch.tensor(1.0), torch.zeros(9), torch.zeros(8).double(), -torch.ones(9).double()],
+    ids=str,
+)
 def test_sums_of_other_observations_are_refused(tmp_path: Path, sums: torch.Tensor) -> None:
     start = fresh_start(CARTPOLE)
     space = start.spaces[0]

@@ -105,9 +105,12 @@ def run_argument(args: Sequence[str], verb: str) -> tuple[Path, list[str]]:
 
 
 def program() -> str:
-    """Return how a user calls us: by name where the shell finds it, otherwise by the path that was called now."""
-    called = Path(sys.argv[0])
-    return shlex.quote(sys.argv[0]) if called.name == "asyncrl" and shutil.which("asyncrl") is None else "asyncrl"
+    """Return how a user calls us: by name where the shell finds this one so, otherwise as it was called now."""
+    called, found = Path(sys.argv[0]), shutil.which("asyncrl")
+    if called.name == "__main__.py":
+        return "python -m asyncrl"
+    is_found = found is not None and Path(found).resolve() == called.resolve()
+    return "asyncrl" if is_found or called.name != "asyncrl" else shlex.quote(str(called))
 
 
 def peek(args: Sequence[str], option: str) -> str | None:
@@ -129,9 +132,10 @@ def _one_line(complaint: str) -> str:
     first = re.sub(r"\s+", " ", blocks[0]).strip() if blocks else "wrong arguments"
     # Of a value that may also be none tyro tells what either type says against it: that it is not none helps nobody.
     first = re.sub(r"no type matching .* Got errors: .*'NoneType'>: .* - <class '\w+'>: ", "", first)
-    if stray := re.match(r"Unrecognized options: ([^-\s]\S*)", first):
+    stray = re.match(r"Unrecognized options: ([^-\s,][^\s,]*)", first)
+    if stray and " --" not in first:
         return f"{stray[1]} is no option: names come before options, no more of them than the verb takes"
-    unknown = re.search(r"Unrecognized options: (--[\w-]+)", first)
+    unknown = re.search(r"Unrecognized options: .*?(--[\w-]+)", first)
     options = re.findall(r"(?<!\S)(--[\w-]+)", " ".join(blocks[1:]).partition("For full helptext")[0])
     near = difflib.get_close_matches(unknown[1], options, n=1, cutoff=0.0) if unknown else []
     return first + (f": did you mean {near[0]}?" if near else "")

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,9 +145,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise UserError(f"{file} is damaged or missing: use another folder of {path.parent}")
         try:
             tensors.append(load_file(file))
-        except SafetensorError as error:
+            is_finite = all(bool(tensor.isfinite().all()) for tensor in tensors[-1].values())
+        except (SafetensorError, RuntimeError) as error:  # the latter for kinds of numbers that torch only stores
             raise UserError(f"{file} is damaged: {error}") from None
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors[-1].values()):
+        if not is_finite:
             raise UserError(f"{file} is damaged: it holds what is no finite number")
     return Checkpoint(path, state, tensors[0], tensors[1])
 
@@ -156,10 +158,10 @@ def _out_of_range(state: dict[str, Any]) -> list[str]:
     counts = {name: state.get(name, 0) for name in ("frames", "seconds", "generation", "order_position")}
     wrong = [name for name, count in counts.items() if not isinstance(count, int | float) or not 0 <= count < 2**62]
     wrong += [name for name in ("generation", "order_position") if not isinstance(counts[name], int)]
-    if isinstance(state["best_score"], int) and abs(state["best_score"]) >= 2**62:
+    if not abs(state["best_score"] or 0) < 2**62:  # so written, it refuses NaN too
         wrong.append("best_score")
     score = (state["evaluation"] or {"evaluated_score": 0}).get("evaluated_score")
-    return wrong if isinstance(score, int | float) else [*wrong, "evaluation"]
+    return wrong if isinstance(score, int | float) and abs(score) < 2**62 else [*wrong, "evaluation"]
 
 
 def find_checkpoint(path: Path, which: str = "latest") -> Path:
@@ -170,8 +172,8 @@ def find_checkpoint(path: Path, which: str = "latest") -> Path:
         raise UserError(f"there is no run or checkpoint at {path}")
     if not (path / "checkpoints" / which).exists():
         config = path / "config.toml"  # of a training that was killed before it had written a checkpoint
-        anew = f": train anew with --config {config}" if which == "latest" and config.exists() else ""
-        raise UserError(f"{path} holds no {which} checkpoint{anew}")
+        anew = ": if nothing trains there any more, train anew with --config " + shlex.quote(str(config))
+        raise UserError(f"{path} holds no {which} checkpoint{anew if which == 'latest' and config.exists() else ''}")
     return (path / "checkpoints" / which).resolve()
 
 

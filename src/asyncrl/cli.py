@@ -39,7 +39,8 @@ VERBS = {
 def main(args: Sequence[str] | None = None) -> int:
     """Run one verb; return 0, or 2 for a mistake of the user (told in one line), or 130 if interrupted.
 
-    A training that was interrupted also returns 130: `asyncrl train a; asyncrl train b` in a script shall stop.
+    A training that was interrupted also returns 130: `asyncrl train a; asyncrl train b` in a script shall stop. SIGTERM
+    ends other verbs with 143, and a reader of our output that has gone with 141, as the shell would count them.
     """
     args = list(sys.argv[1:] if args is None else args)
     verb, rest = (args[0], args[1:]) if args else ("--help", [])

@@ -68,7 +68,11 @@ def _input_sums(checkpoint: Checkpoint, size: int) -> np.ndarray | None:
         UserError: if they are of other observations.
     """
     sums = checkpoint.optimizer.get("input_sums")
-    if sums is not None and (sums.shape != (1 + 2 * size,) or sums.dtype != torch.float64):
+    if sums is not None and (
+        sums.shape != (1 + 2 * size,)
+        or sums.dtype != torch.float64
+        or min(sums[0], *sums[1 + size :]) < 0  # their number, and sums of squares
+    ):
         raise UserError(f"{checkpoint.path} is damaged: its input_sums are not those of its observations")
     return None if sums is None else sums.numpy()
 
