@@ -164,9 +164,11 @@ def test_a_bouncing_ctrl_c_costs_no_checkpoint(start):
     assert training.assert_left_clean() > 0
 
 
-def test_a_second_ctrl_c_ends_at_once(monkeypatch):
+def test_a_second_ctrl_c_ends_at_once(request, monkeypatch):
     monkeypatch.setattr(worker_processes, "IMPATIENT_SECONDS", -1.0)
     asked = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # `&` and `nohup` leave it ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with worker_processes.handling_signals(lambda: asked.append(1)):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
