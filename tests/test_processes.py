@@ -183,6 +183,7 @@ def test_workers_end_by_themselves_when_the_trainer_is_killed(start, env):
     training.wait_for_frames()
     if env == "worlds:hanging_once":
         wait_until((training.run_dir.parent / "failed").exists)
+    assert sum("forkserver" in line for line in training.members().values()) > 2  # workers that could stay behind
     os.kill(training.process.pid, signal.SIGKILL)
     training.process.wait()
     wait_until(lambda: not training.members(), seconds=30)
