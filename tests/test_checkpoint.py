@@ -20,8 +20,6 @@ from safetensors.torch import load_file, save_file
 import asyncrl
 from asyncrl import checkpoint as files
 from asyncrl.checkpoint import (
-    decode_space,
-    encode_space,
     find_checkpoint,
     load_checkpoint,
     point_to,
@@ -35,6 +33,7 @@ from asyncrl.config import Config
 from asyncrl.config_file import write_config
 from asyncrl.errors import UserError
 from asyncrl.networks import flatten_parameters_, make_network
+from asyncrl.spaces_json import decode_space, encode_space
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 
 CONFIG = Config(env="CartPole-v1", workers=2, optimizer="rmsprop", standardize_inputs=False)

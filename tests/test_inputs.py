@@ -9,12 +9,13 @@ import torch
 from gymnasium import spaces
 from worlds import Picture
 
-from asyncrl.checkpoint import encode_space, input_statistics, load_checkpoint, restore_network, save_checkpoint
+from asyncrl.checkpoint import input_statistics, load_checkpoint, restore_network, save_checkpoint
 from asyncrl.config import Config
 from asyncrl.envs.vector import GymnasiumEnvironments
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics, SharedSums, statistics_of, sums_of
 from asyncrl.networks import flatten_parameters_, make_network, set_input_statistics_
+from asyncrl.spaces_json import encode_space
 from asyncrl.start import RANDOM_ENVS, RANDOM_STEPS, fresh_start, measure_inputs, restored_start
 from asyncrl.store import ParameterStore, StoreSpec
 from asyncrl.worker import Learner, compute_update

@@ -28,6 +28,7 @@ FLOORS = {
         "envs",
         "presets",
         "config_file",
+        "spaces_json",
     ],
     "2 one worker": ["rollout", "algorithms", "worker", "evaluate", "spans", "roofline"],
     "3 many workers": [

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -28,6 +27,7 @@ from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
 from asyncrl.networks import Network, make_network
+from asyncrl.spaces_json import decode_space
 from asyncrl.store import ParameterStore
 
 SCHEMA = 1
@@ -229,36 +229,6 @@ def restore_store(store: ParameterStore, checkpoint: Checkpoint) -> None:
         raise UserError(f"{checkpoint.path} is damaged: {error}") from None
 
 
-def encode_space(space: spaces.Space) -> dict[str, Any]:
-    """Describe a Box, Discrete or MultiDiscrete space in JSON."""
-    if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
-    if isinstance(space, spaces.MultiDiscrete):
-        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
-    assert isinstance(space, spaces.Box)
-    low, high = (_compact(bound) for bound in (space.low, space.high))
-    return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), "low": low, "high": high}
-
-
-def decode_space(description: Any) -> spaces.Space:
-    """Return the space that `encode_space` described.
-
-    Raises:
-        UserError: if it is no such description.
-    """
-    try:
-        if description["type"] == "Discrete":
-            return spaces.Discrete(description["n"], start=description["start"])
-        if description["type"] == "MultiDiscrete":
-            return spaces.MultiDiscrete(description["nvec"], start=description["start"])
-        low, high = (np.array(description[k], dtype=np.float64) for k in ("low", "high"))
-        shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
-        low, high = (np.broadcast_to(bound, shape).astype(dtype) for bound in (low, high))
-        return spaces.Box(low, high, shape, dtype.type)
-    except (KeyError, TypeError, ValueError, OverflowError, AssertionError, MemoryError) as error:
-        raise UserError(f"the checkpoint's spaces cannot be read: {error}") from None
-
-
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     import gymnasium
@@ -288,11 +258,6 @@ def _optimizer_tensors(store: ParameterStore) -> dict[str, Tensor]:
 def _write(tensors: dict[str, Tensor], path: Path) -> None:
     # Not by safetensors' `save_file`: its errors hide the system's, such as that of a full disk.
     path.write_bytes(save(tensors))
-
-
-def _compact(bound: np.ndarray) -> Any:
-    first = bound.flat[0].item()
-    return str(first) if bound.size and (bound == first).all() else [str(x) for x in bound.ravel().tolist()]
 
 
 def _sha256(path: Path) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from asyncrl.checkpoint import Checkpoint, encode_space, input_statistics, restore_network
+from asyncrl.checkpoint import Checkpoint, input_statistics, restore_network
 from asyncrl.config import Config
 from asyncrl.envs import Environments
 from asyncrl.envs.actions import ActionMap
@@ -15,6 +15,7 @@ from asyncrl.envs.make import opened_envs
 from asyncrl.errors import UserError, blaming
 from asyncrl.inputs import InputStatistics, statistics_of, sums_of
 from asyncrl.networks import Network, make_network
+from asyncrl.spaces_json import encode_space
 from asyncrl.torsos import is_image
 
 RANDOM_STEPS = 200  # of each of RANDOM_ENVS environments; 0.5 s on Atari

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from asyncrl.a2c import batched, make_batched_worker
-from asyncrl.checkpoint import Checkpoint, encode_space, restore_store
+from asyncrl.checkpoint import Checkpoint, restore_store
 from asyncrl.config import Config
 from asyncrl.evaluator import Evaluation, Evaluator
 from asyncrl.inputs import InputStatistics, statistics_of
@@ -21,6 +21,7 @@ from asyncrl.pool import WorkerPool
 from asyncrl.processes import Report, handling_signals, make_context
 from asyncrl.saving import Saving
 from asyncrl.simulate import Simulation
+from asyncrl.spaces_json import encode_space
 from asyncrl.start import fresh_start, restored_start
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 

@@ -1,0 +1,43 @@
+"""Gymnasium spaces to what JSON holds, and back: a checkpoint tells so what its network sees and does."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from asyncrl.errors import UserError
+
+
+def encode_space(space: spaces.Space) -> dict[str, Any]:
+    """Describe a Box, Discrete or MultiDiscrete space in JSON."""
+    if isinstance(space, spaces.Discrete):
+        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist()}
+    assert isinstance(space, spaces.Box)
+    low, high = (_compact(bound) for bound in (space.low, space.high))
+    return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype), "low": low, "high": high}
+
+
+def decode_space(description: Any) -> spaces.Space:
+    """Return the space that `encode_space` described.
+
+    Raises:
+        UserError: if it is no such description.
+    """
+    try:
+        if description["type"] == "Discrete":
+            return spaces.Discrete(description["n"], start=description["start"])
+        if description["type"] == "MultiDiscrete":
+            return spaces.MultiDiscrete(description["nvec"], start=description["start"])
+        low, high = (np.array(description[k], dtype=np.float64) for k in ("low", "high"))
+        shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
+        low, high = (np.broadcast_to(bound, shape).astype(dtype) for bound in (low, high))
+        return spaces.Box(low, high, shape, dtype.type)
+    except (KeyError, TypeError, ValueError, OverflowError, AssertionError, MemoryError) as error:
+        raise UserError(f"the checkpoint's spaces cannot be read: {error}") from None
+
+
+def _compact(bound: np.ndarray) -> Any:
+    first = bound.flat[0].item()
+    return str(first) if bound.size and (bound == first).all() else [str(x) for x in bound.ravel().tolist()]
