@@ -44,6 +44,7 @@ class Cell:
         return f"{self.env} {self.algo} {self.core}"
 
 
+PENDULUM = {"reward_scale": 0.1, "entropy_cost": 0.01, "max_grad_norm": 0.5}
 CATCH = {"envs_per_worker": 4, "t_max": 9, "learning_rate": 3e-3}
 CELLS = (
     *(Cell("asyncrl/Catch-v0", algo, 0.9, 100_000, settings=CATCH) for algo in METHODS),
@@ -54,9 +55,15 @@ CELLS = (
         for core in ("ff", "lstm")
     ),
     # Half a second ahead is enough, and values of a few units: its rewards are -16 to 0 a step.
-    Cell("Pendulum-v1", "a3c", -200, 800_000, settings={"gamma": 0.9, "reward_scale": 0.1, "network": "mlp200"}),
+    Cell("Pendulum-v1", "a3c", -200, 800_000, settings=PENDULUM | {"gamma": 0.9, "network": "mlp200"}),
     # Up to 100 points ahead at a discount of 0.99, and actions that must be exact at the end: little entropy.
-    Cell("InvertedPendulum-v5", "a3c", 950, 400_000, settings={"reward_scale": 0.02, "entropy_cost": 1e-3}),
+    Cell(
+        "InvertedPendulum-v5",
+        "a3c",
+        950,
+        400_000,
+        settings=PENDULUM | {"reward_scale": 0.02, "entropy_cost": 1e-3},
+    ),
 )
 
 
