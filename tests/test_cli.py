@@ -99,7 +99,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("train", "CartPole-v1", "--config", "."), "cannot read .: Is a directory"),
         (("train", "CartPole-v1", "--config", "latin1.toml"), "latin1.toml is not valid TOML"),
         (("train", "CartPole-v1", "--config", "unknown.toml"), "unknown.toml: there is no setting frams"),
-        (("train", "CartPole-v1", "--config", "wrong.toml"), "wrong.toml: --frames is '1M': it must be a whole number"),
+        (("train", "CartPole-v1", "--config", "wrong.toml"), "wrong.toml: --frames is '1m': it must be a whole number"),
         (("train", "CartPole-v1", "--run-dir", "there"), "there exists: choose another --run-dir, or resume it"),
         (("train", "CartPole-v1", "--run-dir", "file/x"), "cannot write to file/x: Not a directory"),
         (("train", "CartPole-v1", "--sticky"), "--sticky is for Atari games, but CartPole-v1 is none"),
@@ -150,7 +150,7 @@ def test_a_mistake_is_told_in_one_line_and_changes_nothing(request, capsys, args
     Path("file").touch()
     Path("latin1.toml").write_bytes('env = "Pöng"'.encode("latin-1"))
     Path("unknown.toml").write_text("frams = 3")
-    Path("wrong.toml").write_text('frames = "1M"')
+    Path("wrong.toml").write_text('frames = "1m"')
     run = request.getfixturevalue("finished") if "RUN" in args else None
     capsys.readouterr()
     before = {**contents(Path()), **(contents(run) if run else {})}

@@ -4,11 +4,13 @@ The comment above each field is its help text on the command line. Units stand i
 decisions, `_frames` emulator frames (4 per step on Atari). `Paper:` marks what the paper leaves open.
 """
 
+import contextlib
 import functools
 import math
 import numbers
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +18,7 @@ from typing import Any, Literal
 from asyncrl.checks import CHECKS, CONFLICTS
 from asyncrl.errors import UserError
 from asyncrl.handed import hand_over, is_handed
+from asyncrl.quantities import parse_count, parse_number
 
 Algo = Literal["a3c", "n-step-q", "one-step-q", "one-step-sarsa", "a2c"]
 Core = Literal["ff", "lstm"]
@@ -216,7 +219,7 @@ def _field_types() -> dict[str, Any]:
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
-    """Return `value` as the type `hint`, where that loses nothing: 1e6 as an int, 1 as a float, text as a path."""
+    """Return `value` as the type `hint`, where that loses nothing: 1e6 or "1M" as an int, text as a path."""
     if typing.get_origin(hint) is Literal:
         if value in typing.get_args(hint):
             return value
@@ -229,6 +232,9 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
             return tuple(_typed(item, typing.get_args(hint)[0], where) for item in value)
         raise UserError(f"{where} is {value!r}: it must be a list of numbers")
     accepted, name = _ACCEPTED[hint]
+    if hint in _QUANTITIES and isinstance(value, str):  # as on the command line: 10M, 20min
+        with contextlib.suppress(ValueError):
+            return _QUANTITIES[hint](value)
     if (
         isinstance(value, accepted)
         and isinstance(value, bool) == (hint is bool)
@@ -244,6 +250,7 @@ def _is_unicode(text: str) -> bool:
     return text.encode(errors="ignore").decode() == text
 
 
+_QUANTITIES: dict[type, Callable[[str], float]] = {int: parse_count, float: parse_number}
 _ACCEPTED: dict[type, tuple[tuple[type, ...], str]] = {
     bool: ((bool,), "true or false"),
     int: ((numbers.Integral, float), "a whole number"),

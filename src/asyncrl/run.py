@@ -73,7 +73,7 @@ def train(
         config: to start from instead of a preset.
         show: called twice a second with a `Progress`; without it a line is printed every ten seconds.
         announce: called with a line when something worth telling happens.
-        **settings: fields of `Config`, such as `frames=10_000_000`. `network` may be a function that takes the
+        **settings: fields of `Config`, such as `frames="10M"`. `network` may be a function that takes the
             observation space and returns a torso of your own (docs/own.md).
 
     Raises:
