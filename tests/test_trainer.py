@@ -348,6 +348,27 @@ def test_a_score_ends_a_run():
         asyncrl.resume(run.path, env="worlds:tiny")
 
 
+def test_a_score_ends_a_run_that_only_explores(monkeypatch):
+    monkeypatch.setattr("asyncrl.trainer.LOOK_SECONDS", 1.0)
+    config = dataclasses.replace(
+        TINY,
+        algo="one-step-q",
+        frames=10**9,
+        max_time=100.0,
+        learning_rate=0.01,
+        target_frames=100,
+        epsilon_frames=1,
+        final_epsilons=(1.0,),
+        final_epsilon_probabilities=(1.0,),
+        stop_at_score=3.8,  # of 4, where random actions make 2
+        eval_episodes=10,
+    )
+    run = train(config)
+    assert run.outcome is not None and run.outcome.reason == "score"
+    assert run.outcome.evaluation is not None and run.outcome.evaluation.mean >= 3.8
+    assert np.mean([row["score"] for row in run.episodes()]) == pytest.approx(2, abs=0.2)
+
+
 def test_the_best_checkpoint_is_of_the_best_scores(monkeypatch):
     trainer = make_trainer(TINY)
     scores = iter([1.0, 3.0, 2.0])

@@ -152,7 +152,8 @@ class Config:
     # Simulated and a2c: frames between checkpoints instead, where all environments begin anew, so that a resumed run
     # equals one that went on.
     checkpoint_frames: int = 1_000_000
-    # Seconds between evaluations in a process of their own; none evaluates only for --stop-at-score.
+    # Seconds between evaluations in a process of their own; none evaluates only for --stop-at-score: where training
+    # scores reach it, or with Q methods, which explore too much for that, now and then.
     eval_every: float | None = None
     # Episodes of an evaluation.
     eval_episodes: int = 30

@@ -74,6 +74,8 @@ class Evaluator:
         self._failures = 0  # in a row
         self._next = 0.0  # monotonic seconds before which nothing is tried again
         self._heard = self._looked = 0.0  # when it last gave a sign of life, and when we last looked for one
+        self._started = 0.0
+        self.took = 0.0  # seconds, the last one that succeeded
 
     @property
     def ready(self) -> bool:
@@ -88,7 +90,7 @@ class Evaluator:
         args = (self.config, self.spaces, statistics, store.theta.numpy().copy(), self._count, theirs)
         self._process = start_process(self.context, run_evaluation, args, "asyncrl-evaluator")
         theirs.close()
-        self._heard = self._looked = time.monotonic()
+        self._heard = self._looked = self._started = time.monotonic()
 
     def take(self) -> Evaluation | str | None:
         """Return a finished evaluation, or a line that says what went wrong, or None if there is nothing yet."""
@@ -98,7 +100,7 @@ class Evaluator:
         self.stop()
         if isinstance(result, str):
             return self._failed(result)
-        self._failures = 0
+        self._failures, self.took = 0, time.monotonic() - self._started
         return Evaluation(tuple(result), *self._moment)
 
     def _receive(self) -> list[float] | str | None:

@@ -28,6 +28,8 @@ from asyncrl.store import Counter, ParameterStore, StoreSpec
 LOG_SECONDS = 10.0
 SHOW_SECONDS = 0.5
 RECENT_FOR_STOPPING = 30
+LOOK_SECONDS = 10.0  # at least, between evaluations that only look whether a Q method may stop ...
+LOOK_SHARE = 0.15  # ... and at most this share of the time
 _SPACES = ("observation", "action")
 
 
@@ -142,8 +144,7 @@ class Trainer:
             if self.pool.wants_checkpoint(now - saved, self._is_best()):
                 self._save()
                 saved = now
-            due = self.config.eval_every is not None and now - evaluated >= self.config.eval_every
-            if (due or self._is_promising()) and self.evaluator.ready:
+            if (self._is_due(now - evaluated) or self._is_promising()) and self.evaluator.ready:
                 evaluated = now
                 self.evaluator.start(self.store, self._freeze_inputs(), self.seconds)
             self._take_evaluation()
@@ -169,6 +170,14 @@ class Trainer:
         if goal is not None and self.evaluation is not None and self.evaluation.mean >= goal:
             return "score"
         return None
+
+    def _is_due(self, seconds: float) -> bool:
+        """Whether it is time for an evaluation, `seconds` after the last one began."""
+        if self.config.eval_every is not None:
+            return seconds >= self.config.eval_every
+        # Q methods explore with an epsilon of up to 0.5: their training scores do not tell when to look.
+        looks = self.config.stop_at_score is not None and not self.config.is_actor_critic
+        return looks and seconds >= max(LOOK_SECONDS, self.evaluator.took / LOOK_SHARE)
 
     def _is_promising(self) -> bool:
         """Whether training scores say that an evaluation may reach the score to stop at."""
