@@ -24,7 +24,7 @@ import asyncrl
 import asyncrl.envs
 from asyncrl.run import git_revision
 
-# With the score that DeepMind's A3C had after 1e8 steps, as far as we remember PlaNet's table 1 (Hafner et al., 2019).
+# With the score of A3C after 1e8 steps in table 1 of Hafner et al. (2019, PlaNet), quoted from memory.
 PUBLISHED = {
     "cartpole-swingup": 558,
     "reacher-easy": 285,
