@@ -160,7 +160,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axis.set_title(task, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     labels = {text: line for axis in axes.flat for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=3, frameon=False)
     figure.supxlabel("million steps")
     figure.supylabel("score of training episodes")
     figure.savefig(path, dpi=150)
