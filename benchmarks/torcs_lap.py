@@ -1,7 +1,9 @@
 """An agent of `asyncrl/Torcs-v0` beside the scripted driver that follows the road's middle: one lap from the grid each.
 
-python benchmarks/torcs_lap.py RUN                  # also a number of episodes from random places of the track
-python benchmarks/torcs_lap.py RUN --episodes 30 --mode greedy
+    python benchmarks/torcs_lap.py RUN                  # also a number of episodes from random places of the track
+    python benchmarks/torcs_lap.py RUN --episodes 30 --mode greedy
+
+The script sees the car's numbers, the agent only what it was trained on.
 """
 
 import argparse
