@@ -49,6 +49,33 @@ def test_the_snapshot_is_played():
     assert len(found.scores) == 7 and all(0 <= score <= 4 for score in found.scores) and found.seconds == 12.0
     assert found.as_row()["evaluated_score"] == pytest.approx(np.mean(found.scores))
     assert bench.evaluator.ready
+    bench.store.theta.fill_(1.0)
+    found.restore(bench.store)
+    assert (bench.store.theta == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "recent", "waits"),
+    [
+        ({}, 10.0, None),
+        ({"stop_at_score": 3.0}, None, None),
+        ({"stop_at_score": 3.0}, 2.9, None),
+        ({"stop_at_score": 3.0}, 3.0, 0),
+        ({"eval_every": 60.0}, None, 60),
+        ({"eval_every": 60.0, "stop_at_score": 3.0}, 3.0, 0),
+        ({"stop_at_score": 3.0, "algo": "n-step-q"}, 2.0, 200),  # the last one took 30 seconds
+    ],
+)
+def test_when_an_evaluation_is_due(monkeypatch, settings, recent, waits):
+    now = 1_000.0
+    monkeypatch.setattr(module, "time", Clock(lambda: now))
+    evaluator = Evaluator(dataclasses.replace(TINY, **settings), make_context(), None)
+    evaluator._took = 30.0
+    for seconds in range(1_000):
+        now = 1_000.0 + seconds
+        if evaluator.is_due(recent):
+            break
+    assert (None if seconds == 999 else seconds) == waits
 
 
 def test_failures_pause_longer_and_longer_and_then_there_are_no_more(monkeypatch):

@@ -337,19 +337,27 @@ def test_what_cannot_be_resumed(finished, changes, complaint):
     assert (run.path / "config.toml").read_bytes() == config
 
 
-def test_a_score_ends_a_run():
-    config = dataclasses.replace(TINY, frames=10**9, stop_at_score=3.0, eval_episodes=10, learning_rate=0.01)
+def test_a_score_ends_a_run_and_what_was_evaluated_is_kept():
+    config = dataclasses.replace(
+        TINY, frames=10**9, stop_at_score=3.0, eval_episodes=10, learning_rate=0.01, standardize_inputs=True
+    )
     run = train(config)
     assert run.outcome is not None and run.outcome.reason == "score"
     assert run.outcome.evaluation is not None and run.outcome.evaluation.mean >= 3.0
     evaluations = [row for row in run.metrics() if "evaluated_episodes" in row]
     assert evaluations[-1]["evaluated_score"] == run.outcome.evaluation.mean
+    kept = load_checkpoint(find_checkpoint(run.path))
+    assert kept.state["frames"] > run.outcome.evaluation.frames  # workers went on while it was evaluated
+    theta = torch.cat([kept.parameters[name].reshape(-1) for name, _ in run.agent().network.named_parameters()])
+    assert theta.numpy().tobytes() == run.outcome.evaluation.parameters.tobytes()
+    sums = kept.optimizer["input_sums"].numpy()
+    assert sums.tobytes() == run.outcome.evaluation.input_sums.tobytes()
     with pytest.raises(UserError, match="has reached its score of 3: give a higher one with --stop-at-score"):
         asyncrl.resume(run.path, env="worlds:tiny")
 
 
 def test_a_score_ends_a_run_that_only_explores(monkeypatch):
-    monkeypatch.setattr("asyncrl.trainer.LOOK_SECONDS", 1.0)
+    monkeypatch.setattr("asyncrl.evaluator.LOOK_SECONDS", 1.0)
     config = dataclasses.replace(
         TINY,
         algo="one-step-q",

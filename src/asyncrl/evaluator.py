@@ -4,18 +4,19 @@ import statistics as stats
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
 from asyncrl.config import Config
 from asyncrl.evaluate import evaluate
-from asyncrl.inputs import InputStatistics
+from asyncrl.inputs import InputStatistics, statistics_of
 from asyncrl.networks import flatten_parameters_, make_network
 from asyncrl.processes import last_line, prepare_process, start_process
 from asyncrl.store import Counter, ParameterStore
@@ -24,6 +25,8 @@ MAX_FAILURES = 5  # in a row, after which there are no more evaluations
 PAUSE_SECONDS = 15.0  # after the first failure; each time twice as long
 HANG_SECONDS = 600.0  # without a step, environments being built included: a machine may be very busy
 BEAT_SECONDS = 5.0  # between two signs of life
+LOOK_SECONDS = 10.0  # at least, between evaluations that only look whether a Q method may stop ...
+LOOK_SHARE = 0.15  # ... and at most this share of the time
 STALL_SECONDS = 10.0  # between two looks of the trainer: it was stopped itself (Ctrl-Z), and the evaluation with it
 
 
@@ -34,6 +37,14 @@ class Evaluation:
     scores: tuple[float, ...]
     frames: int  # of training at the snapshot
     seconds: float  # of training at the snapshot
+    parameters: np.ndarray = field(repr=False)  # [P], the snapshot's
+    input_sums: np.ndarray | None = field(repr=False)  # [1 + 2 D], the snapshot's, where they are measured
+
+    def restore(self, store: ParameterStore) -> None:
+        """Make the snapshot that was played the store's parameters again, once no worker writes there any more."""
+        store.theta.copy_(torch.from_numpy(self.parameters))
+        if store.inputs is not None and self.input_sums is not None:
+            store.inputs.restore(self.input_sums)
 
     @property
     def mean(self) -> float:
@@ -69,25 +80,46 @@ class Evaluator:
         self.config, self.context, self.spaces = config, context, spaces_
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
-        self._moment = (0, 0.0)  # frames and seconds at the snapshot
+        self._played: tuple[int, float, np.ndarray, np.ndarray | None] | None = None  # the snapshot, as in Evaluation
         self._count = 0
         self._failures = 0  # in a row
         self._next = 0.0  # monotonic seconds before which nothing is tried again
         self._heard = self._looked = 0.0  # when it last gave a sign of life, and when we last looked for one
-        self._started = 0.0
-        self.took = 0.0  # seconds, the last one that succeeded
+        self._started = time.monotonic()
+        self._took = 0.0  # seconds, the last one that succeeded
 
     @property
     def ready(self) -> bool:
         """Whether an evaluation may start: none runs, and the last one has not failed just now, or too often."""
         return self._process is None and self._failures < MAX_FAILURES and time.monotonic() >= self._next
 
+    def is_due(self, recent_score: float | None) -> bool:
+        """Whether to start one now, `recent_score` being the mean of the latest training episodes."""
+        if not self.ready:
+            return False
+        goal, seconds = self.config.stop_at_score, time.monotonic() - self._started
+        if goal is not None and recent_score is not None and recent_score >= goal:
+            return True
+        if self.config.eval_every is not None:
+            return seconds >= self.config.eval_every
+        # Q methods explore with an epsilon of up to 0.5: their training scores do not tell when to look.
+        looks = goal is not None and not self.config.is_actor_critic
+        return looks and seconds >= max(LOOK_SECONDS, self._took / LOOK_SHARE)
+
     def start(self, store: ParameterStore, statistics: InputStatistics | None, seconds: float) -> None:
-        """Evaluate the parameters as they are now."""
-        self._moment = (store.total(Counter.FRAMES), seconds)
+        """Evaluate the parameters as they are now.
+
+        Args:
+            store: of the run.
+            statistics: of the inputs, where the store does not measure them.
+            seconds: of training until now.
+        """
+        sums = None if store.inputs is None else store.inputs.merged()
+        statistics = statistics if sums is None else statistics_of(sums)
+        self._played = (store.total(Counter.FRAMES), seconds, store.theta.numpy().copy(), sums)
         self._count += 1
         self._pipe, theirs = self.context.Pipe(duplex=False)
-        args = (self.config, self.spaces, statistics, store.theta.numpy().copy(), self._count, theirs)
+        args = (self.config, self.spaces, statistics, self._played[2], self._count, theirs)
         self._process = start_process(self.context, run_evaluation, args, "asyncrl-evaluator")
         theirs.close()
         self._heard = self._looked = self._started = time.monotonic()
@@ -100,8 +132,9 @@ class Evaluator:
         self.stop()
         if isinstance(result, str):
             return self._failed(result)
-        self._failures, self.took = 0, time.monotonic() - self._started
-        return Evaluation(tuple(result), *self._moment)
+        assert self._played is not None
+        self._failures, self._took = 0, time.monotonic() - self._started
+        return Evaluation(tuple(result), *self._played)
 
     def _receive(self) -> list[float] | str | None:
         """Return scores, or what went wrong, or None while the evaluation goes on."""

@@ -54,6 +54,11 @@ class SharedSums:
         """Make `sums` [1 + 2 D] the base; before any worker has begun."""
         self._rows[-1, self._counters[-1, 0] % 2] = sums
 
+    def restore(self, sums: np.ndarray) -> None:
+        """Make `sums` [1 + 2 D] all there is; only while no worker writes."""
+        self._rows[:] = 0.0
+        self.start_from(sums)
+
     def add(self, worker: int, sums: np.ndarray) -> None:
         """Add `sums` [1 + 2 D] to the row of `worker`, which only this worker may do."""
         counter = int(self._counters[worker, 0])

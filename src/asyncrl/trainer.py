@@ -14,7 +14,7 @@ from asyncrl.a2c import batched, make_batched_worker
 from asyncrl.checkpoint import Checkpoint, restore_store
 from asyncrl.config import Config
 from asyncrl.evaluator import Evaluation, Evaluator
-from asyncrl.inputs import InputStatistics, statistics_of
+from asyncrl.inputs import statistics_of
 from asyncrl.metrics import RECENT_EPISODES, Gatherer, Progress, RunLog, WorkerProgress
 from asyncrl.networks import flatten_parameters_, set_input_statistics_
 from asyncrl.pool import WorkerPool
@@ -28,8 +28,6 @@ from asyncrl.store import Counter, ParameterStore, StoreSpec
 LOG_SECONDS = 10.0
 SHOW_SECONDS = 0.5
 RECENT_FOR_STOPPING = 30
-LOOK_SECONDS = 10.0  # at least, between evaluations that only look whether a Q method may stop ...
-LOOK_SHARE = 0.15  # ... and at most this share of the time
 _SPACES = ("observation", "action")
 
 
@@ -130,7 +128,7 @@ class Trainer:
 
     def _watch(self) -> str:
         """Serve workers until there is a reason to stop; return it."""
-        shown = logged = saved = evaluated = time.monotonic()
+        shown = logged = saved = time.monotonic()
         while (reason := self._reason_to_stop()) is None:
             self._take(self.pool.poll(timeout=0.2))
             now = time.monotonic()
@@ -144,9 +142,8 @@ class Trainer:
             if self.pool.wants_checkpoint(now - saved, self._is_best()):
                 self._save()
                 saved = now
-            if (self._is_due(now - evaluated) or self._is_promising()) and self.evaluator.ready:
-                evaluated = now
-                self.evaluator.start(self.store, self._freeze_inputs(), self.seconds)
+            if self.evaluator.is_due(self.gatherer.latest_mean(RECENT_FOR_STOPPING)):
+                self.evaluator.start(self.store, self.statistics, self.seconds)
             self._take_evaluation()
         return reason
 
@@ -166,23 +163,11 @@ class Trainer:
             return "order"
         if config.max_time is not None and self.seconds >= config.max_time:
             return "time"
-        goal = config.stop_at_score
-        if goal is not None and self.evaluation is not None and self.evaluation.mean >= goal:
-            return "score"
-        return None
+        return "score" if self._has_reached_goal() else None
 
-    def _is_due(self, seconds: float) -> bool:
-        """Whether it is time for an evaluation, `seconds` after the last one began."""
-        if self.config.eval_every is not None:
-            return seconds >= self.config.eval_every
-        # Q methods explore with an epsilon of up to 0.5: their training scores do not tell when to look.
-        looks = self.config.stop_at_score is not None and not self.config.is_actor_critic
-        return looks and seconds >= max(LOOK_SECONDS, self.evaluator.took / LOOK_SHARE)
-
-    def _is_promising(self) -> bool:
-        """Whether training scores say that an evaluation may reach the score to stop at."""
-        goal, recent = self.config.stop_at_score, self.gatherer.latest_mean(RECENT_FOR_STOPPING)
-        return goal is not None and recent is not None and recent >= goal
+    def _has_reached_goal(self) -> bool:
+        goal = self.config.stop_at_score
+        return goal is not None and self.evaluation is not None and self.evaluation.mean >= goal
 
     def _take_evaluation(self) -> None:
         evaluation = self.evaluator.take()
@@ -211,6 +196,8 @@ class Trainer:
             reports = self.pool.stop()
             self._take(reports)
             self._log_interval()
+            if self._has_reached_goal() and self.evaluation is not None:
+                self.evaluation.restore(self.store)  # others have learned on; what is kept is what was evaluated
             self._save(is_last=True)
         finally:
             self.evaluator.stop()
@@ -227,13 +214,10 @@ class Trainer:
         if self.saving.save(self.store, self.network, self._state(best), is_best=is_best, is_last=is_last):
             self._best_saved = best
 
-    def _freeze_inputs(self) -> InputStatistics | None:
-        """Give the trainer's network the statistics of its inputs as they are now; return them."""
-        if self.store.inputs is None:
-            return self.statistics
-        statistics = statistics_of(self.store.inputs.merged())
-        set_input_statistics_(self.network, statistics)
-        return statistics
+    def _freeze_inputs(self) -> None:
+        """Give the trainer's network the statistics of its inputs as they are now."""
+        if self.store.inputs is not None:
+            set_input_statistics_(self.network, statistics_of(self.store.inputs.merged()))
 
     def _is_best(self) -> bool:
         """Whether the mean of the last 100 training episodes beats that of the best checkpoint."""
