@@ -275,11 +275,23 @@ def test_the_preset_is_chosen_by_the_world(preset, env, chosen):
     assert env is None or config.env == env
 
 
-@pytest.mark.parametrize("preset", ["fast", "fast-vector"])
-@pytest.mark.parametrize("algo", ["n-step-q", "one-step-q", "one-step-sarsa"])
-def test_in_fast_presets_the_schedules_of_q_methods_follow_the_length_of_the_run(preset, algo):
+@pytest.mark.parametrize(
+    ("preset", "algo", "epsilon_end", "target_interval"),
+    [
+        ("fast", "n-step-q", 5_000, 200),
+        ("fast", "one-step-q", 5_000, 50),
+        ("fast", "one-step-sarsa", 5_000, 50),
+        ("fast-vector", "n-step-q", 20_000, 1_000),
+        ("fast-vector", "one-step-q", 20_000, 1_000),
+        ("fast-vector", "one-step-sarsa", 20_000, 1_000),
+    ],
+)
+def test_in_fast_presets_the_schedules_of_q_methods_follow_the_length_of_the_run(
+    preset, algo, epsilon_end, target_interval
+):
     config = dataclasses.replace(make_preset(preset, algo), frames=50_000)
-    assert (config.algo, config.epsilon_end_frames, config.target_interval_frames) == (algo, 20_000, 200)
+    assert config.algo == algo
+    assert (config.epsilon_end_frames, config.target_interval_frames) == (epsilon_end, target_interval)
     actor_critic, paper = make_preset(preset), make_preset("paper", algo)
     for other in (actor_critic, paper):
         assert (other.epsilon_end_frames, other.target_interval_frames) == (4_000_000, 40_000)

@@ -137,15 +137,19 @@ class Config:
     # Largest global norm of a gradient; none for the paper's subset runs, 40 for its 57 games (authors).
     max_grad_norm: float | None = None
 
-    # Q methods: frames over which epsilon falls from 1 (supplement 8: 4 million); none: 0.4 of the run.
+    # Q methods: frames over which epsilon falls from 1 (supplement 8: 4 million); none: --epsilon-share of the run.
     epsilon_frames: int | None = 4_000_000
+    # Q methods with --epsilon-frames none: share of --frames over which epsilon falls.
+    epsilon_share: float = 0.4
     # Q methods: where epsilon falls to, drawn for each environment from these (supplement 8: 0.1, 0.01, 0.5) ...
     final_epsilons: tuple[float, ...] = (0.1, 0.01, 0.5)
     # ... with these probabilities (supplement 8: 0.4, 0.3, 0.3).
     final_epsilon_probabilities: tuple[float, ...] = (0.4, 0.3, 0.3)
-    # Q methods: frames between copies to the target parameters (I_target, supplement 8: 40000); none: a 250th of the
-    # run.
+    # Q methods: frames between copies to the target parameters (I_target, supplement 8: 40000); none: --target-share of
+    # the run.
     target_frames: int | None = 40_000
+    # Q methods with --target-frames none: share of --frames between copies to the target parameters.
+    target_share: float = 0.004
 
     # Seconds between checkpoints.
     checkpoint_every: float = 180.0
@@ -191,12 +195,12 @@ class Config:
     @property
     def epsilon_end_frames(self) -> int:
         """Global frame at which epsilon has fallen to its end."""
-        return 2 * self.frames // 5 if self.epsilon_frames is None else self.epsilon_frames
+        return round(self.epsilon_share * self.frames) if self.epsilon_frames is None else self.epsilon_frames
 
     @property
     def target_interval_frames(self) -> int:
         """Frames between copies to the target parameters."""
-        return max(self.frames // 250, 1) if self.target_frames is None else self.target_frames
+        return max(round(self.target_share * self.frames), 1) if self.target_frames is None else self.target_frames
 
     @property
     def is_actor_critic(self) -> bool:

@@ -125,15 +125,20 @@ PRESETS: dict[PresetName, Callable[[], Config]] = {
 
 # What a preset says otherwise for methods that learn action values. The paper's four have the same settings.
 _FOR_ACTION_VALUES: dict[PresetName, dict[str, Any]] = {
-    "fast": {"epsilon_frames": None, "target_frames": None},
+    "fast": {"epsilon_frames": None, "epsilon_share": 0.1, "target_frames": None},
+    # Target parameters that change sooner let action values run away: CartPole is learned and lost again.
     "fast-vector": {
         "epsilon_frames": None,
         "target_frames": None,
+        "target_share": 0.02,
+        "envs_per_worker": 16,
         "t_max": 8,
         "learning_rate": 1e-3,
         "max_grad_norm": 10.0,
     },
 }
+# One-step targets carry a reward back by one step for each copy to the target parameters: many copies, many updates.
+_FOR_ONE_STEP: dict[PresetName, dict[str, Any]] = {"fast": {"t_max": 5, "target_share": 0.001}}
 # What a preset is where observations are no images, and where actions are continuous.
 _FOR_VECTORS: dict[PresetName, PresetName] = {"fast": "fast-vector"}
 _FOR_CONTINUOUS: dict[PresetName, PresetName] = {"fast": "fast-continuous", "paper": "paper-continuous"}
@@ -142,7 +147,10 @@ _FOR_CONTINUOUS: dict[PresetName, PresetName] = {"fast": "fast-continuous", "pap
 def make_preset(name: PresetName, algo: Algo = "a3c") -> Config:
     """Return the preset `name` as it is for the method `algo`."""
     config = dataclasses.replace(PRESETS[name](), algo=algo)
-    return config if config.is_actor_critic else dataclasses.replace(config, **_FOR_ACTION_VALUES.get(name, {}))
+    if config.is_actor_critic:
+        return config
+    one_step = _FOR_ONE_STEP.get(name, {}) if algo.startswith("one-step") else {}
+    return dataclasses.replace(config, **_FOR_ACTION_VALUES.get(name, {}) | one_step)
 
 
 def preset_for(name: PresetName, env: str | None, algo: Algo = "a3c") -> Config:
