@@ -282,8 +282,8 @@ def test_the_preset_is_chosen_by_the_world(preset, env, chosen):
         ("fast", "one-step-q", 5_000, 50),
         ("fast", "one-step-sarsa", 5_000, 50),
         ("fast-vector", "n-step-q", 20_000, 1_000),
-        ("fast-vector", "one-step-q", 20_000, 1_000),
-        ("fast-vector", "one-step-sarsa", 20_000, 1_000),
+        ("fast-vector", "one-step-q", 20_000, 400),
+        ("fast-vector", "one-step-sarsa", 20_000, 400),
     ],
 )
 def test_in_fast_presets_the_schedules_of_q_methods_follow_the_length_of_the_run(

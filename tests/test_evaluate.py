@@ -116,3 +116,15 @@ def test_the_runs_sticky_setting_holds_in_evaluation(monkeypatch: pytest.MonkeyP
         config = dataclasses.replace(Config(), sticky=sticky)
         evaluate(config, network_of(config), episodes=3)
     assert seen == [(False, 3), (True, 3)]
+
+
+def test_an_evaluation_has_one_thread_and_gives_the_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = script([[TERMINATED]], [[1]])
+    monkeypatch.setattr("asyncrl.evaluate.make_envs", lambda *_: ScriptedEnvironments(world))
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        evaluate(Config(), network_of(Config()), episodes=2, beat=lambda: seen.append(torch.get_num_threads()))
+        assert set(seen) == {1} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -1,6 +1,7 @@
 """Play whole episodes with frozen parameters, as an evaluation protocol: full games, raw scores, no learning."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -60,6 +61,21 @@ class Player:
         return epsilon_greedy(outputs[0], self.epsilons, self.generator)
 
 
+@contextlib.contextmanager
+def single_threaded() -> Iterator[None]:
+    """Let torch have one thread meanwhile.
+
+    A few images are no work for several: on busy cores they wait for each other, and an evaluation took four times as
+    long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def evaluate(
     config: Config,
     network: Network,
@@ -84,7 +100,8 @@ def evaluate(
     num_envs = min(episodes, _MAX_ENVS)
     envs = make_envs(config, num_envs)
     try:
-        return play_episodes(envs, Player(config, network, num_envs, mode, seed), episodes, seed, beat)
+        with single_threaded():
+            return play_episodes(envs, Player(config, network, num_envs, mode, seed), episodes, seed, beat)
     finally:
         envs.close()
 

@@ -138,7 +138,10 @@ _FOR_ACTION_VALUES: dict[PresetName, dict[str, Any]] = {
     },
 }
 # One-step targets carry a reward back by one step for each copy to the target parameters: many copies, many updates.
-_FOR_ONE_STEP: dict[PresetName, dict[str, Any]] = {"fast": {"t_max": 5, "target_share": 0.001}}
+_FOR_ONE_STEP: dict[PresetName, dict[str, Any]] = {
+    "fast": {"t_max": 5, "target_share": 0.001},
+    "fast-vector": {"target_share": 0.008},
+}
 # What a preset is where observations are no images, and where actions are continuous.
 _FOR_VECTORS: dict[PresetName, PresetName] = {"fast": "fast-vector"}
 _FOR_CONTINUOUS: dict[PresetName, PresetName] = {"fast": "fast-continuous", "paper": "paper-continuous"}

@@ -14,7 +14,7 @@ from asyncrl.envs import Environments, make_envs
 from asyncrl.envs.atari import FRAMES_PER_STEP, AtariMirror
 from asyncrl.envs.make import is_atari, make_filmed_env
 from asyncrl.errors import UserError, blaming, require_place
-from asyncrl.evaluate import Mode, Player
+from asyncrl.evaluate import Mode, Player, single_threaded
 from asyncrl.rollout import Episode
 from asyncrl.trust import require_repeated
 
@@ -53,7 +53,8 @@ def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, m
     aside = path.with_name(f".{path.name}.part.mp4")
     try:
         player = Player(agent.config, agent.network, 1, mode, seed)
-        episode = _film(stage, player, aside, seed, max_steps)
+        with single_threaded():
+            episode = _film(stage, player, aside, seed, max_steps)
         aside.replace(path)
         return episode
     finally:
