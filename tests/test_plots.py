@@ -10,7 +10,7 @@ from PIL import Image
 from asyncrl.config import Config
 from asyncrl.config_file import write_config
 from asyncrl.errors import UserError
-from asyncrl.plots import _curve, plot_runs
+from asyncrl.plots import _curves, plot_runs
 
 
 def make_run(folder: Path, scores: list[float], evaluations: int = 0, seed: int = 0) -> Path:
@@ -28,7 +28,7 @@ def make_run(folder: Path, scores: list[float], evaluations: int = 0, seed: int 
 
 def test_the_curve_is_the_mean_of_the_last_hundred(tmp_path):
     scores = np.random.default_rng(0).normal(size=250).tolist()
-    curve = _curve(make_run(tmp_path / "run", scores))
+    curve = _curves(make_run(tmp_path / "run", scores), by_epsilon=False)[""]
     expected = [np.mean(scores[max(0, i - 99) : i + 1]) for i in range(250)]
     np.testing.assert_allclose(curve["score"], expected)
     assert curve["frames"][-1] == 249_000
@@ -42,6 +42,33 @@ def test_runs_are_drawn_in_colours_of_their_own(tmp_path):
     for colour in ("#0072B2", "#D55E00", "#009E73"):
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (picture == rgb).all(-1).sum() > 100
+
+
+def test_curves_by_final_epsilon(tmp_path):
+    run = make_run(tmp_path / "run", [])
+    rows = [
+        {
+            "worker": worker,
+            "environment": environment,
+            "score": 10.0 * worker + environment,
+            "epsilon": max(1 - i / 10, (0.1, 0.5)[environment]),
+            "at_frames": i,
+            "at_seconds": float(i),
+        }
+        for i in range(20)
+        for worker in (0, 1)
+        for environment in (0, 1)
+    ]
+    (run / "episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    curves = _curves(run, by_epsilon=True)
+    assert list(curves) == [", epsilon 0.1", ", epsilon 0.5"]
+    assert [(len(curve["score"]), curve["score"][-1]) for curve in curves.values()] == [(40, 5.0), (40, 6.0)]
+    plot_runs([run], tmp_path / "x.png", by_epsilon=True)
+    assert (tmp_path / "x.png").exists()
+    with pytest.raises(UserError, match="other has episodes without an epsilon: --by-epsilon is for Q methods"):
+        other = make_run(tmp_path / "other", [1.0])
+        (other / "episodes.jsonl").write_text('{"worker": 0, "environment": 0, "score": 1.0}\n')
+        plot_runs([other], tmp_path / "y.png", by_epsilon=True)
 
 
 @pytest.mark.parametrize(
@@ -93,4 +120,4 @@ def test_what_is_no_row_is_left_out(tmp_path):
     run = make_run(tmp_path / "run", [1.0, 2.0])
     with (run / "episodes.jsonl").open("ab") as file:
         file.write(b'\xff\xfe\n3\nnull\n{"score": 1\n' + b"[" * 100_000)
-    assert _curve(run)["score"].tolist() == [1.0, 1.5]
+    assert _curves(run, by_epsilon=False)[""]["score"].tolist() == [1.0, 1.5]

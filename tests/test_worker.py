@@ -173,6 +173,21 @@ def test_epsilons_follow_the_global_frames_to_each_environments_final(open_learn
         np.testing.assert_allclose(learner.epsilons, 1 + fraction * (learner.final_epsilons - 1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("algo", ["n-step-q", "a3c"])
+def test_episodes_of_q_methods_know_their_epsilon(open_learner: Open, algo: str) -> None:
+    config = dataclasses.replace(CARTPOLE, algo=algo, epsilon_frames=1000, envs_per_worker=8)
+    learner = open_learner(config)
+    store = make_store(config, learner)
+    store.counters[-1, Counter.FRAMES] = 500
+    learner.pull(store)
+    episodes = [episode for _ in range(40) for episode in compute_update(learner).episodes]
+    expected = {
+        i: 1 - 0.5 * (1 - final) if algo == "n-step-q" else None for i, final in enumerate(learner.final_epsilons)
+    }
+    assert len({episode.environment for episode in episodes}) == 8
+    assert all(episode.epsilon == pytest.approx(expected[episode.environment]) for episode in episodes)
+
+
 def test_final_epsilons_are_those_of_the_settings(open_learner: Open) -> None:
     settings = {"final_epsilons": (0.25, 0.75), "final_epsilon_probabilities": (0.0, 1.0)}
     learner = open_learner(dataclasses.replace(CARTPOLE, algo="n-step-q", envs_per_worker=8, **settings))

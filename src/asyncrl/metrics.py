@@ -157,6 +157,8 @@ class RunLog:
         """Keep one row per episode of `report`."""
         for episode in report.episodes:
             row = {"worker": report.worker, **episode._asdict(), "at_frames": frames, "at_seconds": round(seconds, 2)}
+            if episode.epsilon is None:  # no Q method
+                del row["epsilon"]
             with self._forgiving():
                 self._episodes.write(row)
 

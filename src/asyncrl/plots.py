@@ -1,5 +1,6 @@
 """Pictures of runs: learning curves against frames and against time."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,16 @@ from asyncrl.journals import read_json_lines
 from asyncrl.metrics import RECENT_EPISODES
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
+_STYLES = ("-", "--", ":", "-.")
 
 
-def plot_runs(runs: list[Path], out: Path) -> None:
+def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> None:
     """Draw the mean score of the last 100 training episodes, and evaluations as dots, of each run into `out`.
+
+    Args:
+        runs: folders.
+        out: the picture.
+        by_epsilon: draw a curve for each final epsilon of a Q method's environments.
 
     Raises:
         UserError: if a run has no episodes yet or `out` cannot be written.
@@ -30,11 +37,12 @@ def plot_runs(runs: list[Path], out: Path) -> None:
     for run, colour in zip(runs, _COLOURS * (1 + len(runs) // len(_COLOURS)), strict=False):
         label = _label(run)
         try:
-            curve, dots = _curve(run), _evaluations(run)
+            curves, dots = _curves(run, by_epsilon), _evaluations(run)
         except (KeyError, TypeError, ValueError, ArithmeticError, OSError) as error:
             raise UserError(f"the rows of {run} are damaged: {type(error).__name__}: {error}") from None
         for axis, column, scale in ((axes[0], "frames", 1e6), (axes[1], "seconds", 60.0)):
-            axis.plot(curve[column] / scale, curve["score"], color=colour, label=label, linewidth=1.6)
+            for (what, curve), style in zip(curves.items(), itertools.cycle(_STYLES)):
+                axis.plot(curve[column] / scale, curve["score"], style, color=colour, label=label + what, linewidth=1.6)
             if len(dots["score"]):
                 axis.plot(dots[column] / scale, dots["score"], "o", color=colour, markersize=5, markeredgecolor="white")
     axes[0].set(xlabel="environment frames (millions)", ylabel=f"score (mean of {RECENT_EPISODES} episodes)")
@@ -56,10 +64,24 @@ def _label(run: Path) -> str:
     return f"{config.env} {config.algo}-{config.core} {config.preset}, seed {config.seed}"
 
 
-def _curve(run: Path) -> dict[str, np.ndarray]:
+def _curves(run: Path, by_epsilon: bool) -> dict[str, dict[str, np.ndarray]]:
+    """Return the curve of `run`, or one for each final epsilon, by what the legend adds to the run's name."""
     episodes = read_json_lines(run / "episodes.jsonl")
     if not episodes:
         raise UserError(f"{run} has no finished episodes to plot")
+    if not by_epsilon:
+        return {"": _curve(episodes)}
+    # An environment's epsilon falls until it is what was drawn for it: its last one names it.
+    final = {(row["worker"], row["environment"]): row.get("epsilon") for row in episodes}
+    groups: dict[float | None, list[dict]] = {}
+    for row in episodes:
+        groups.setdefault(final[row["worker"], row["environment"]], []).append(row)
+    if None in groups:
+        raise UserError(f"{run} has episodes without an epsilon: --by-epsilon is for Q methods")
+    return {f", epsilon {epsilon:.3g}": _curve(groups[epsilon]) for epsilon in sorted(groups)}
+
+
+def _curve(episodes: list[dict]) -> dict[str, np.ndarray]:
     scores = np.array([row["score"] for row in episodes])
     sums = np.cumsum(np.insert(scores, 0, 0.0))
     window = np.minimum(np.arange(1, len(scores) + 1), RECENT_EPISODES)

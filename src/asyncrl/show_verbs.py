@@ -126,6 +126,8 @@ class PlotArguments:
 
     # The picture to write.
     out: Annotated[Path, "png"] = Path("curves.png")
+    # Q methods: draw a curve for each final epsilon of the environments.
+    by_epsilon: bool = False
     # Report in JSON.
     json: bool = False
 
@@ -142,7 +144,7 @@ def plot_verb(args: Sequence[str]) -> int:
         raise UserError("plot what? Name one run or more, as in: asyncrl plot runs/ALE-Pong-v5/*")
     from asyncrl.plots import plot_runs
 
-    plot_runs(runs, given.out)
+    plot_runs(runs, given.out, by_epsilon=given.by_epsilon)
     print(json.dumps({"picture": str(given.out)}) if given.json else f"{given.out}: {len(runs)} run(s)")
     return 0
 

@@ -184,6 +184,8 @@ def compute_update(learner: Learner) -> Update:
         raise DivergedError("a gradient")
     steps = rollout.rewards.numel()
     episodes, worker.finished = worker.finished, []
+    if learner.target is not None:
+        episodes = [episode._replace(epsilon=float(learner.epsilons[episode.environment])) for episode in episodes]
     inputs = sums_of(rollout.observations[:-1].numpy()) if learner.measures else None
     return Update(gradient, steps, steps * worker.envs.frames_per_step, stats, episodes, inputs)
 
