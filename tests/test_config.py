@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from asyncrl.config import Config
 from asyncrl.config_file import read_config, write_config
+from asyncrl.envs.make import opened_envs
 from asyncrl.errors import UserError
+from asyncrl.networks import make_network
 from asyncrl.presets import PRESETS, make_preset, preset_for
 from asyncrl.quantities import format_count, format_duration, parse_count, parse_number
 
@@ -273,6 +275,34 @@ def test_the_preset_is_chosen_by_the_world(preset, env, chosen):
     config = preset_for(preset, env)
     assert config.preset == chosen
     assert env is None or config.env == env
+
+
+@pytest.mark.parametrize(
+    ("preset", "env", "network"),
+    [
+        ("paper", "CartPole-v1", "auto"),
+        ("paper57", "CartPole-v1", "auto"),
+        ("paper", "asyncrl/Catch-v0", "auto"),
+        ("paper", "ALE/Pong-v5", "conv2013"),
+        ("paper57", "ALE/Pong-v5", "conv2015"),
+        ("paper", "worlds:pictures", "conv2013"),
+        ("paper57", "worlds:pictures", "conv2015"),
+        ("paper", "asyncrl/Target-v0", "mlp200"),
+        ("paper", "worlds:continuous_pictures", "conv2013"),
+    ],
+)
+def test_the_papers_presets_fit_every_world(preset, env, network):
+    config = preset_for(preset, env, "a3c")
+    assert config.network == network
+    with opened_envs(config, 1) as envs:
+        make_network(config, envs.observation_space, envs.action_space)
+
+
+def test_the_papers_schedules_follow_the_length_of_the_run_off_atari():
+    config = dataclasses.replace(preset_for("paper", "CartPole-v1", "one-step-q"), frames=50_000)
+    assert (config.epsilon_end_frames, config.target_interval_frames) == (20_000, 200)
+    atari = dataclasses.replace(preset_for("paper", "ALE/Pong-v5", "one-step-q"), frames=50_000)
+    assert (atari.epsilon_end_frames, atari.target_interval_frames) == (4_000_000, 40_000)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from asyncrl.networks import (
     flat_gradient,
     flatten_parameters_,
     make_network,
+    set_input_statistics_,
 )
 from asyncrl.rollout import Rollout
 from asyncrl.torsos import Standardize
@@ -218,6 +219,9 @@ def test_a_policy_of_large_logits_stays_finite() -> None:
         (Config(algo="n-step-q"), VECTORS, spaces.MultiDiscrete([2, 2]), "--algo a3c takes it"),
         (Config(network="conv2013"), VECTORS, DISCRETE, "--network mlp"),
         (Config(network="conv2013"), spaces.Box(0, 255, (1, 10, 5), np.uint8), DISCRETE, "too small"),
+        (Config(), spaces.Box(-1, 1, (), np.float32), DISCRETE, "observes .* one dimension or more"),
+        (Config(), spaces.Box(-1, 1, (0,), np.float32), DISCRETE, "observes .* none empty"),
+        (Config(), VECTORS, spaces.Box(-1, 1, (), np.float32), "takes .* one dimension or more"),
     ],
 )
 def test_unsupported_spaces_are_refused_in_one_line(
@@ -225,6 +229,13 @@ def test_unsupported_spaces_are_refused_in_one_line(
 ) -> None:
     with pytest.raises(UserError, match=message):
         make_network(config, observation_space, action_space)
+
+
+def test_new_statistics_stay_on_the_device_of_the_network() -> None:
+    network = make_network(Config(standardize_inputs=True), VECTORS, DISCRETE).to("meta")
+    size = VECTORS.shape[0]
+    set_input_statistics_(network, InputStatistics(np.zeros(size, np.float32), np.ones(size, np.float32)))
+    assert {buffer.device.type for buffer in network.buffers()} == {"meta"}
 
 
 def test_the_flat_tensor_is_the_parameters() -> None:

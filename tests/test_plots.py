@@ -51,7 +51,7 @@ def test_curves_by_final_epsilon(tmp_path):
             "worker": worker,
             "environment": environment,
             "score": 10.0 * worker + environment,
-            "epsilon": max(1 - i / 10, (0.1, 0.5)[environment]),
+            "final_epsilon": (0.1, 0.5)[environment],
             "at_frames": i,
             "at_seconds": float(i),
         }
@@ -65,7 +65,7 @@ def test_curves_by_final_epsilon(tmp_path):
     assert [(len(curve["score"]), curve["score"][-1]) for curve in curves.values()] == [(40, 5.0), (40, 6.0)]
     plot_runs([run], tmp_path / "x.png", by_epsilon=True)
     assert (tmp_path / "x.png").exists()
-    with pytest.raises(UserError, match="other has episodes without an epsilon: --by-epsilon is for Q methods"):
+    with pytest.raises(UserError, match="other has episodes without a final epsilon: --by-epsilon is for Q methods"):
         other = make_run(tmp_path / "other", [1.0])
         (other / "episodes.jsonl").write_text('{"worker": 0, "environment": 0, "score": 1.0}\n')
         plot_runs([other], tmp_path / "y.png", by_epsilon=True)

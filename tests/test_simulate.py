@@ -122,7 +122,15 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(algo: str, tmp_path: Path
     assert scores[0] == scores[1]
 
 
-@pytest.mark.parametrize("settings", [{"core": "lstm"}, {"algo": "one-step-q", "target_frames": 300}, {"algo": "a2c"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"core": "lstm"},
+        {"algo": "one-step-q", "target_frames": 300},
+        {"algo": "a2c"},
+        {"env": "CartPole-v1", "standardize_inputs": True},
+    ],
+)
 def test_n_and_n_frames_equal_2n(settings: dict, tmp_path: Path) -> None:
     if settings.get("algo") == "a2c":
         settings = {**settings, "schedule": "processes"}

@@ -174,18 +174,26 @@ def test_epsilons_follow_the_global_frames_to_each_environments_final(open_learn
 
 
 @pytest.mark.parametrize("algo", ["n-step-q", "a3c"])
-def test_episodes_of_q_methods_know_their_epsilon(open_learner: Open, algo: str) -> None:
+def test_episodes_of_q_methods_know_their_final_epsilon(open_learner: Open, algo: str) -> None:
     config = dataclasses.replace(CARTPOLE, algo=algo, epsilon_frames=1000, envs_per_worker=8)
     learner = open_learner(config)
-    store = make_store(config, learner)
-    store.counters[-1, Counter.FRAMES] = 500
-    learner.pull(store)
+    learner.pull(make_store(config, learner))
     episodes = [episode for _ in range(40) for episode in compute_update(learner).episodes]
-    expected = {
-        i: 1 - 0.5 * (1 - final) if algo == "n-step-q" else None for i, final in enumerate(learner.final_epsilons)
-    }
     assert len({episode.environment for episode in episodes}) == 8
-    assert all(episode.epsilon == pytest.approx(expected[episode.environment]) for episode in episodes)
+    for episode in episodes:
+        final = learner.final_epsilons[episode.environment] if algo == "n-step-q" else None
+        assert episode.final_epsilon == final
+
+
+def test_final_epsilons_are_drawn_once_for_all_sittings(open_learner: Open) -> None:
+    config = dataclasses.replace(CARTPOLE, algo="n-step-q", envs_per_worker=16)
+    first, later = Learner(config, 0, 0), Learner(config, 0, 1)
+    try:
+        assert first.final_epsilons.tolist() == later.final_epsilons.tolist()
+        assert not np.array_equal(first.state.observations, later.state.observations)  # episodes are new
+    finally:
+        first.close()
+        later.close()
 
 
 def test_final_epsilons_are_those_of_the_settings(open_learner: Open) -> None:

@@ -119,6 +119,26 @@ def observes_dict() -> gymnasium.Env:
     return env
 
 
+class Pictures(Tiny):
+    """The same, seen as 84x84 pictures in RGB."""
+
+    def __init__(self, action_space: spaces.Space) -> None:
+        super().__init__()
+        self.observation_space = spaces.Box(0, 255, (84, 84, 3), np.uint8)
+        self.action_space = action_space
+
+    def _observe(self):
+        return np.full((84, 84, 3), 60 * self.steps, np.uint8)
+
+
+def pictures() -> gymnasium.Env:
+    return Pictures(spaces.Discrete(2))
+
+
+def continuous_pictures() -> gymnasium.Env:
+    return Pictures(spaces.Box(-1.0, 1.0, (2,), np.float32))
+
+
 def takes_many() -> gymnasium.Env:
     env = Tiny()
     env.action_space = spaces.Tuple([spaces.Discrete(2), spaces.Discrete(2)])

@@ -157,8 +157,8 @@ class RunLog:
         """Keep one row per episode of `report`."""
         for episode in report.episodes:
             row = {"worker": report.worker, **episode._asdict(), "at_frames": frames, "at_seconds": round(seconds, 2)}
-            if episode.epsilon is None:  # no Q method
-                del row["epsilon"]
+            if episode.final_epsilon is None:  # no Q method
+                del row["final_epsilon"]
             with self._forgiving():
                 self._episodes.write(row)
 

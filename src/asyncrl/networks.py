@@ -22,6 +22,7 @@ from asyncrl.policies import Policy, PolicyHead, policy_head
 from asyncrl.tape import Tape
 from asyncrl.torsos import (
     LSTM,
+    MIN_PICTURE,
     Convolutions,
     CoreState,
     FeedForward,
@@ -146,6 +147,9 @@ def make_network(
             f"{config.env} observes {_brief(observation_space)}: only Box observations are supported; "
             "gymnasium.wrappers.FlattenObservation makes one of it (FilterObservation picks parts of a Dict)"
         )
+    for verb, space in (("observes", observation_space), ("takes", action_space)):
+        if isinstance(space, spaces.Box) and (not space.shape or 0 in space.shape):
+            raise UserError(f"{config.env} {verb} {_brief(space)}: a Box must have one dimension or more, none empty")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence(config.seed).generate_state(1)[0]))
         try:
@@ -204,7 +208,7 @@ def _make_torso(config: Config, space: spaces.Box) -> Convolutions | Perceptron 
         return OwnTorso(require_function(name, "network"), space, name)
     if name == "auto":
         size = min(shape[1:]) if is_image(space) else 0
-        name = "conv2013" if size >= 36 else "conv-small" if size >= 3 else "mlp"
+        name = "conv2013" if size >= MIN_PICTURE else "conv-small" if size >= 3 else "mlp"
     if name.startswith("conv") and not is_image(space):
         raise UserError(
             f"--network {name} wants images, but {config.env} observes {_brief(space)}: choose --network mlp"

@@ -71,14 +71,12 @@ def _curves(run: Path, by_epsilon: bool) -> dict[str, dict[str, np.ndarray]]:
         raise UserError(f"{run} has no finished episodes to plot")
     if not by_epsilon:
         return {"": _curve(episodes)}
-    # An environment's epsilon falls until it is what was drawn for it: its last one names it.
-    final = {(row["worker"], row["environment"]): row.get("epsilon") for row in episodes}
-    groups: dict[float | None, list[dict]] = {}
+    if any("final_epsilon" not in row for row in episodes):
+        raise UserError(f"{run} has episodes without a final epsilon: --by-epsilon is for Q methods")
+    groups: dict[float, list[dict]] = {}
     for row in episodes:
-        groups.setdefault(final[row["worker"], row["environment"]], []).append(row)
-    if None in groups:
-        raise UserError(f"{run} has episodes without an epsilon: --by-epsilon is for Q methods")
-    return {f", epsilon {epsilon:.3g}": _curve(groups[epsilon]) for epsilon in sorted(groups)}
+        groups.setdefault(row["final_epsilon"], []).append(row)
+    return {f", epsilon {epsilon:g}": _curve(groups[epsilon]) for epsilon in sorted(groups)}
 
 
 def _curve(episodes: list[dict]) -> dict[str, np.ndarray]:

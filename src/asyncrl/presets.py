@@ -11,7 +11,7 @@ from gymnasium import spaces
 from asyncrl.config import Algo, Config, PresetName
 from asyncrl.envs.make import is_atari, opened_envs
 from asyncrl.machine import available_cores
-from asyncrl.torsos import is_image
+from asyncrl.torsos import MIN_PICTURE, is_image, torso_shape
 
 
 def fast_preset() -> Config:
@@ -164,13 +164,33 @@ def preset_for(name: PresetName, env: str | None, algo: Algo = "a3c") -> Config:
     """
     if env is None:
         return make_preset(name, algo)
-    if not is_atari(env) and name in {*_FOR_VECTORS, *_FOR_CONTINUOUS}:
-        observations, actions = _spaces(env)
-        if isinstance(actions, spaces.Box):
-            name = _FOR_CONTINUOUS.get(name, name)
-        elif not is_image(observations):
-            name = _FOR_VECTORS.get(name, name)
-    return dataclasses.replace(make_preset(name, algo), env=env)
+    if is_atari(env) or name not in {*_FOR_VECTORS, *_FOR_CONTINUOUS, "paper57"}:
+        return dataclasses.replace(make_preset(name, algo), env=env)
+    observations, actions = _spaces(env)
+    if isinstance(actions, spaces.Box):
+        name = _FOR_CONTINUOUS.get(name, name)
+    elif not is_image(observations):
+        name = _FOR_VECTORS.get(name, name)
+    config = dataclasses.replace(make_preset(name, algo), env=env)
+    return _off_atari(config, observations) if name.startswith("paper") else config
+
+
+def _off_atari(config: Config, observations: spaces.Space) -> Config:
+    """Return a `paper` preset with a network that takes `observations` and schedules that follow the run's length.
+
+    Paper: its networks are for 84x84 pictures, and for joint angles; its schedules for hundreds of millions of frames.
+    """
+    is_picture = (
+        isinstance(observations, spaces.Box)
+        and is_image(observations)
+        and min(torso_shape(observations)[1:]) >= MIN_PICTURE
+    )
+    network = config.network
+    if is_picture != network.startswith("conv"):
+        network = "conv2013" if is_picture else "auto"
+    if config.is_actor_critic:
+        return dataclasses.replace(config, network=network)
+    return dataclasses.replace(config, network=network, epsilon_frames=None, target_frames=None)
 
 
 def _spaces(env: str) -> tuple[spaces.Space, spaces.Space]:

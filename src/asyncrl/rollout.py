@@ -49,7 +49,7 @@ class Episode(NamedTuple):
     steps: int
     seconds: float  # how long it took
     truncated: bool
-    epsilon: float | None = None  # of a Q method in training, at its end
+    final_epsilon: float | None = None  # of its environment, where a Q method trains
 
 
 @dataclass

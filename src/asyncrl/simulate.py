@@ -111,6 +111,8 @@ class Simulation:
 
     def _begin_era(self) -> None:
         self._close()
+        if self.store.inputs is not None:  # sums of floats depend on their order: here as after a resume
+            self.store.inputs.restore(self.store.inputs.merged())
         for worker in range(self.config.workers):
             shared = self.learners[0] if self.learners else None
             with blaming(f"worker {worker} cannot begin"):

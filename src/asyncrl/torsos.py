@@ -18,6 +18,7 @@ from asyncrl.tape import PlayedConvolution, PlayedLinear, Tape
 
 CoreState = tuple[Tensor, ...]  # () without recurrence, else (hidden [B, N], cell [B, N])
 CLIP = 10.0  # deviations
+MIN_PICTURE = 36  # pixels along its shorter side that the paper's convolutions need
 
 
 def is_image(space: spaces.Space) -> bool:
@@ -72,8 +73,9 @@ class Standardize(nn.Module):
 
     def set_statistics_(self, statistics: InputStatistics) -> None:
         """Use new statistics [D] of a vector of D numbers from now on."""
-        self.mean = torch.from_numpy(statistics.mean).view(self._shape)
-        self.scale = 1 / torch.from_numpy(statistics.deviation).view(self._shape)
+        device = self.mean.device
+        self.mean = torch.from_numpy(statistics.mean).view(self._shape).to(device)
+        self.scale = 1 / torch.from_numpy(statistics.deviation).view(self._shape).to(device)
 
     def forward(self, observations: Tensor) -> Tensor:
         floats = observations.to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)

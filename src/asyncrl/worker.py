@@ -79,14 +79,13 @@ class Learner:
             self.target, self.target_snapshot = shared.target, shared.target_snapshot
         else:
             self._make_networks(envs, statistics)
-        seeds = np.random.SeedSequence(config.seed, spawn_key=(worker, generation)).spawn(2)
         core_state = _moved(self.network.initial_state(envs.num_envs), self.device)
-        self.state: WorkerState = start_worker_state(config, envs, core_state, seeds[0])
+        self.state: WorkerState = start_worker_state(config, envs, core_state, _seeds(config, worker, generation)[0])
         self.final_epsilons = draw_final_epsilons(
             envs.num_envs,
             config.final_epsilons,
             config.final_epsilon_probabilities,
-            np.random.default_rng(seeds[1]),
+            np.random.default_rng(_seeds(config, worker, 0)[1]),  # for the whole run: not anew by a resume or restart
         )
         self.epsilons: Tensor = torch.ones(envs.num_envs)
         self.done = 0.0  # share of the run that had passed at the last pull
@@ -147,6 +146,11 @@ class Learner:
         return self.algorithm.value(outputs)[0].cpu()
 
 
+def _seeds(config: Config, worker: int, generation: int) -> list[np.random.SeedSequence]:
+    """Return the seeds of a worker's environments and draws, and of its final epsilons."""
+    return np.random.SeedSequence(config.seed, spawn_key=(worker, generation)).spawn(2)
+
+
 def _moved(values: Any, device: torch.device | str) -> Any:
     """Return a tensor, or a (named) tuple of tensors, on `device`; on the CPU, where it is already, itself."""
     if isinstance(values, Tensor):
@@ -172,6 +176,7 @@ def compute_update(learner: Learner) -> Update:
     for tape in learner.tapes:
         tape.rewind()
     rollout = collect_rollout(config, worker, learner.act, learner.evaluate, algorithm.keeps_next_action)
+    inputs = sums_of(rollout.observations[:-1].numpy()) if learner.measures else None
     rollout = _on_device(rollout, learner.device)
     gradient = torch.empty_like(learner.snapshot)
     for passes in learner.passes:
@@ -185,8 +190,8 @@ def compute_update(learner: Learner) -> Update:
     steps = rollout.rewards.numel()
     episodes, worker.finished = worker.finished, []
     if learner.target is not None:
-        episodes = [episode._replace(epsilon=float(learner.epsilons[episode.environment])) for episode in episodes]
-    inputs = sums_of(rollout.observations[:-1].numpy()) if learner.measures else None
+        finals = learner.final_epsilons
+        episodes = [episode._replace(final_epsilon=float(finals[episode.environment])) for episode in episodes]
     return Update(gradient, steps, steps * worker.envs.frames_per_step, stats, episodes, inputs)
 
 
@@ -205,6 +210,8 @@ def learn(
     try:
         while not store.stopped and store.total(Counter.FRAMES) < learner.config.frames:
             mark(True)
+            # Paper: Algorithm 1 acts on the shared parameters; here all its I_AsyncUpdate steps act on one snapshot.
+            # With one step the two are the same.
             pulled_updates = learner.pull(store)
             update = compute_update(learner)
             staleness = store.apply(worker, update, pulled_updates)
