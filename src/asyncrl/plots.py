@@ -33,7 +33,7 @@ def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
     for run, colour in zip(runs, _COLOURS * (1 + len(runs) // len(_COLOURS)), strict=False):
         label = _label(run)
         try:
@@ -45,12 +45,13 @@ def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> None:
                 axis.plot(curve[column] / scale, curve["score"], style, color=colour, label=label + what, linewidth=1.6)
             if len(dots["score"]):
                 axis.plot(dots[column] / scale, dots["score"], "o", color=colour, markersize=5, markeredgecolor="white")
-    axes[0].set(xlabel="environment frames (millions)", ylabel=f"score (mean of {RECENT_EPISODES} episodes)")
+    axes[0].set(xlabel="environment frames (millions)", ylabel=f"score (mean of {RECENT_EPISODES}; dots: evaluated)")
     axes[1].set(xlabel="wall-clock minutes")
     for axis in axes:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     try:
         figure.savefig(out, dpi=140)
     except (OSError, ValueError) as error:
