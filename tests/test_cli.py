@@ -115,8 +115,8 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("resume",), "resume what? Name a run"),
         (("resume", "file"), "there is no run or checkpoint at file"),
         (("resume", "nowhere"), "there is no run or checkpoint at nowhere"),
-        (("resume", "RUN"), "is done with its 3,000 frames: give more with --frames"),
-        (("resume", "RUN", "--frames", "2k"), "is done with its 2,000 frames"),
+        (("resume", "RUN"), "is done with its 3,000 frames: it has 3,"),
+        (("resume", "RUN", "--frames", "2k"), "is done with its 2,000 frames: it has 3,"),
         (("resume", "RUN", "--frames", "1M", "--workers", "0"), "--workers is 0"),
         (
             ("resume", "RUN", "--frames", "1M", "--env", "Acrobot-v1"),

@@ -182,7 +182,7 @@ def _end(config: Config, state: dict[str, Any]) -> str | None:
     """Return why a run in `state` has nothing left to do, or None."""
     evaluation = state["evaluation"]
     if state["frames"] >= config.frames:
-        return f"is done with its {config.frames:,} frames: give more with --frames"
+        return f"is done with its {config.frames:,} frames: it has {state['frames']:,}, give more with --frames"
     if config.max_time is not None and state["seconds"] >= config.max_time:
         return f"is done with its {config.max_time:g} seconds: give more with --max-time"
     if config.stop_at_score is not None and evaluation and evaluation["evaluated_score"] >= config.stop_at_score:

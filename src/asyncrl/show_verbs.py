@@ -21,9 +21,9 @@ class EvalArguments:
 
     # How many.
     episodes: int = 30
-    # Take the likeliest action instead of drawing from the policy (Q methods: epsilon 0.01).
+    # Take the likeliest action, always.
     greedy: bool = False
-    # Draw actions from the policy; the default.
+    # Draw actions from the policy (Q methods: a random one with probability 0.01); the default.
     sampled: bool = False
     # Atari: sticky actions, whatever the run was trained with.
     sticky: bool = False
