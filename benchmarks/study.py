@@ -58,7 +58,7 @@ CELLS = (
             "asyncrl/MemoryChain-v0",
             algo,
             0.9,
-            400_000 if algo == "a3c" else 200_000,
+            400_000,
             core,
             settings={"lstm_size": 64, "separate_networks": False},
         )
