@@ -48,8 +48,17 @@ class Cell:
 PENDULUM = {"reward_scale": 0.1, "entropy_cost": 0.01, "max_grad_norm": 0.5}
 CATCH = {"envs_per_worker": 4, "t_max": 9, "learning_rate": 3e-3}
 # All methods find good policies for CartPole and may lose them again: a run ends where it has one. Action values are up
-# to 100 with rewards of 1, which saturated cells cannot tell apart.
-CARTPOLE = {algo: {} if algo in ("a3c", "a2c") else {"reward_scale": 0.05} for algo in METHODS}
+# to 100 with rewards of 1, which saturated cells cannot tell apart. One-step targets want more copies to the target
+# parameters than the preset makes, and bear them only with a smaller learning rate.
+Q_CARTPOLE = {"reward_scale": 0.05}
+ONE_STEP_CARTPOLE = Q_CARTPOLE | {"learning_rate": 2e-4, "target_share": 0.004}
+CARTPOLE = {
+    "a3c": {},
+    "n-step-q": Q_CARTPOLE,
+    "one-step-q": ONE_STEP_CARTPOLE,
+    "one-step-sarsa": ONE_STEP_CARTPOLE,
+    "a2c": {},
+}
 CELLS = (
     *(Cell("asyncrl/Catch-v0", algo, 0.9, 100_000, settings=CATCH) for algo in METHODS),
     *(Cell("CartPole-v1", algo, 475, 1_000_000, stop_at=490, settings=CARTPOLE[algo]) for algo in METHODS),
