@@ -48,8 +48,8 @@ class Cell:
 PENDULUM = {"reward_scale": 0.1, "entropy_cost": 0.01, "max_grad_norm": 0.5}
 CATCH = {"envs_per_worker": 4, "t_max": 9, "learning_rate": 3e-3}
 # All methods find good policies for CartPole and may lose them again: a run ends where it has one. Action values are up
-# to 100 with rewards of 1, which saturated cells cannot tell apart. One-step targets want more copies to the target
-# parameters than the preset makes, and bear them only with a smaller learning rate.
+# to 100 with rewards of 1, which saturated cells cannot tell apart. One-step targets keep what they learn with
+# more copies to the target parameters and a smaller learning rate than the preset's (docs/log.md).
 Q_CARTPOLE = {"reward_scale": 0.05}
 ONE_STEP_CARTPOLE = Q_CARTPOLE | {"learning_rate": 2e-4, "target_share": 0.004}
 CARTPOLE = {
