@@ -1,10 +1,12 @@
 """Counts steps, processor time and foreign load over a window. Standard library only: it runs in every peer's venv."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ class Measurement:
     cpu_seconds: float  # of every process of the contender: trainer, workers, environments
     foreign_load: float  # share of the cores' capacity that others used: 0 is a quiet machine
     startup_seconds: float  # from the start of the process until the first update or step of every worker
+    memory_megabytes: float = 0.0  # of every process at the end, a page that several share counted once
 
     @property
     def steps_per_second(self) -> float:
@@ -67,7 +70,8 @@ class Window:
         assert self._startup is not None
         seconds, cpu, busy = time.monotonic() - then, session_cpu_seconds() - cpu_before, busy_seconds() - busy_before
         foreign = max(0.0, busy - cpu) / (seconds * len(os.sched_getaffinity(0)))
-        self.measurement = Measurement(steps - steps_before, seconds, cpu, foreign, self._startup)
+        memory = session_megabytes()
+        self.measurement = Measurement(steps - steps_before, seconds, cpu, foreign, self._startup, memory)
 
     def print_measurement(self) -> None:
         """Hand the measurement to `bench.py`: one line of JSON, the last of the output."""
@@ -88,16 +92,28 @@ def window_arguments(description: str) -> argparse.ArgumentParser:
 
 def session_cpu_seconds() -> float:
     """Return the processor time used so far by all living processes of this session."""
+    ticks = (int(fields[11]) + int(fields[12]) for _, fields in session_processes())
+    return sum(ticks) / TICKS_PER_SECOND
+
+
+def session_processes() -> Iterator[tuple[Path, list[str]]]:
+    """Yield the folder in /proc of each living process of this session, and what its `stat` says after the name."""
     session = os.getsid(0)
-    ticks = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has just ended
-        if int(fields[3]) == session:
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICKS_PER_SECOND
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                yield folder, fields
+
+
+def session_megabytes() -> float:
+    """Return the proportional set sizes (PSS) of all living processes of this session, summed."""
+    kilobytes = 0
+    for folder, _ in session_processes():
+        with contextlib.suppress(OSError):
+            lines = (folder / "smaps_rollup").read_text().splitlines()
+            kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return kilobytes / 1024
 
 
 def busy_seconds() -> float:

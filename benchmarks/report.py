@@ -44,6 +44,7 @@ def _summary(rows: list[Row]) -> dict[str, Any]:
         "steps_per_second": spread_of([m.steps_per_second for m in kept]),
         "cpu_micros_per_step": spread_of([m.cpu_micros_per_step for m in kept]),
         "startup_seconds": spread_of([m.startup_seconds for m in kept]),
+        "memory_megabytes": spread_of([m.memory_megabytes for m in kept]),
         "foreign_load": spread_of([m.foreign_load for m in kept]),
     }
 
@@ -93,7 +94,7 @@ def print_report(result: dict[str, Any]) -> None:
     settings, machine = result["settings"], result["machine"]
     table = Table(title=f"{result['title']}, {machine['cores']} cores: median (min to max)")
     table.add_column("contender", overflow="fold")
-    for column in ("steps/s", "frames/s", "CPU us/step", "start-up s", "foreign load", "rounds"):
+    for column in ("steps/s", "frames/s", "CPU us/step", "start-up s", "MB", "foreign load", "rounds"):
         table.add_column(column, justify="right")
     for name, summary in result["summaries"].items():
         table.add_row(*_cells(name, summary, name == result["best"][summary["group"]]))
@@ -128,6 +129,7 @@ def _cells(name: str, summary: dict[str, Any], is_best: bool) -> tuple[str, ...]
         "" if frames is None else f"{frames['median']:,.0f}",
         text_of(summary["cpu_micros_per_step"], ",.0f"),
         "" if rate is None else f"{summary['startup_seconds']['median']:.1f}",
+        "" if rate is None else f"{summary['memory_megabytes']['median']:,.0f}",
         "" if rate is None else f"{summary['foreign_load']['median']:.1%}",
         rounds + dropped,
     )

@@ -1,0 +1,57 @@
+"""`benchmarks/scaling.py`: what is divided by what, and how trainings side by side add up."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def scaling(from_benchmarks):
+    return from_benchmarks("scaling")
+
+
+@pytest.mark.parametrize("most, numbers", [(1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (16, (1, 2, 4, 8, 16))])
+def test_workers_double_up_to_the_cores(scaling, most, numbers):
+    assert scaling.powers_of_two(most) == numbers
+
+
+def test_each_number_is_compared_with_the_least_and_with_as_many_that_share_nothing(scaling):
+    assert scaling.pairs_of((4, 1)) == [("4 workers", "1 worker"), ("4 workers", "4 stores of one worker")]
+    assert scaling.pairs_of((2,)) == [("2 workers", "2 stores of one worker")]
+    assert scaling.pairs_of((1,)) == []
+
+
+def test_every_pair_is_measured(scaling):
+    contenders = scaling.make_contenders(scaling.Arguments(workers=(1, 2, 4)))
+    groups = {contender.group for contender in contenders}
+    assert len(groups) == len(contenders) == 5
+    assert {group for pair in scaling.pairs_of((1, 2, 4)) for group in pair} == groups
+
+
+def test_trainings_side_by_side_add_their_rates_and_count_their_session_once(from_benchmarks):
+    measurement = from_benchmarks("meter").Measurement
+    total = from_benchmarks("side_by_side").add(
+        [measurement(1000, 10.0, 18.0, 0.01, 3.0, 500.0), measurement(3000, 10.0, 20.0, 0.04, 2.0, 510.0)]
+    )
+    assert total == measurement(4000, 10.0, 19.0, 0.04, 3.0, 510.0)
+
+
+def test_memory_of_the_session_is_counted(from_benchmarks):
+    script = (
+        "import meter; before = meter.session_megabytes(); held = bytearray(b'x') * (64 << 20); "
+        "print(before, meter.session_megabytes())"
+    )
+    folder = Path(from_benchmarks("meter").__file__).parent
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        start_new_session=True,
+    )
+    before, after = map(float, ran.stdout.split())
+    assert 60 < after - before < 70
+    assert 1 < before < 60
