@@ -92,7 +92,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("eval", "--json", "RUN"), "eval what? Name a run before any option"),
         (
             ("train", "CartPole-v1", "--preset", "best"),
-            "there is no preset best: fast, paper, paper57, fast-vector",
+            "there is no preset best: fast, paper, paper57, fast-pixels, fast-vector",
         ),
         (("train", "CartPole-v1", "--preset", "paper", "--config", "x.toml"), "--preset and --config both say"),
         (("train", "CartPole-v1", "--config", "none.toml"), "cannot read none.toml: No such file"),

@@ -163,7 +163,7 @@ def test_a_hand_written_file_starts_from_its_preset(tmp_path):
         ('env = ""', "it must be a Gymnasium id"),
         (
             'preset = "best"',
-            "there is no preset 'best': fast, paper, paper57, fast-vector, fast-continuous, paper-continuous are all",
+            "there is no preset 'best': fast, paper, paper57, fast-pixels, fast-vector, fast-continuous, ",
         ),
         ('preset = ["fast"]', "there is no preset"),
         ("[workers]\nx = 1", "it must be a whole number"),
@@ -264,6 +264,9 @@ def test_the_paper_preset_for_continuous_actions_is_the_papers():
         ("fast", "asyncrl/Target-v0", "fast-continuous"),
         ("fast", "asyncrl/MemoryChain-v0", "fast-vector"),
         ("fast", "asyncrl/Catch-v0", "fast"),
+        ("fast", "worlds:pictures", "fast-pixels"),
+        ("fast", "worlds:continuous_pictures", "fast-continuous"),
+        ("fast", "ALE/Pong-v5", "fast"),
         ("paper", "asyncrl/MemoryChain-v0", "paper"),
         ("paper57", "asyncrl/Target-v0", "paper57"),
         ("paper", "asyncrl/Catch-v0", "paper"),

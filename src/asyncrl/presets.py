@@ -57,6 +57,23 @@ def paper57_preset() -> Config:
     return dataclasses.replace(paper_preset(), preset="paper57", network="conv2015", t_max=20, max_grad_norm=40.0)
 
 
+def fast_pixels_preset() -> Config:
+    """Return `fast` for images of other worlds than Atari, whose rewards are not clipped: smaller steps.
+
+    With Atari's steps a driver of TORCS loses what it learned, and an agent in a maze takes longer to begin.
+    """
+    return dataclasses.replace(
+        fast_preset(),
+        preset="fast-pixels",
+        frames=2_000_000,
+        learning_rate=5e-4,
+        epsilon=1e-5,
+        entropy_cost=0.004,
+        reward_scale=0.2,
+        max_grad_norm=0.5,
+    )
+
+
 def fast_vector_preset() -> Config:
     """Return `fast` for worlds without images, which are cheap to step and small networks learn: larger steps."""
     return dataclasses.replace(
@@ -118,6 +135,7 @@ PRESETS: dict[PresetName, Callable[[], Config]] = {
     "fast": fast_preset,
     "paper": paper_preset,
     "paper57": paper57_preset,
+    "fast-pixels": fast_pixels_preset,
     "fast-vector": fast_vector_preset,
     "fast-continuous": fast_continuous_preset,
     "paper-continuous": paper_continuous_preset,
@@ -126,6 +144,7 @@ PRESETS: dict[PresetName, Callable[[], Config]] = {
 # What a preset says otherwise for methods that learn action values. The paper's four have the same settings.
 _FOR_ACTION_VALUES: dict[PresetName, dict[str, Any]] = {
     "fast": {"epsilon_frames": None, "epsilon_share": 0.1, "target_frames": None},
+    "fast-pixels": {"epsilon_frames": None, "epsilon_share": 0.1, "target_frames": None},
     # Target parameters that change sooner let action values run away: CartPole is learned and lost again.
     "fast-vector": {
         "epsilon_frames": None,
@@ -140,9 +159,12 @@ _FOR_ACTION_VALUES: dict[PresetName, dict[str, Any]] = {
 # One-step targets carry a reward back by one step for each copy to the target parameters: many copies, many updates.
 _FOR_ONE_STEP: dict[PresetName, dict[str, Any]] = {
     "fast": {"t_max": 5, "target_share": 0.001},
+    "fast-pixels": {"t_max": 5, "target_share": 0.001},
     "fast-vector": {"target_share": 0.008},
 }
-# What a preset is where observations are no images, and where actions are continuous.
+# What a preset is for images of other worlds than Atari, where observations are no images, and where actions are
+# continuous.
+_FOR_PICTURES: dict[PresetName, PresetName] = {"fast": "fast-pixels"}
 _FOR_VECTORS: dict[PresetName, PresetName] = {"fast": "fast-vector"}
 _FOR_CONTINUOUS: dict[PresetName, PresetName] = {"fast": "fast-continuous", "paper": "paper-continuous"}
 
@@ -171,6 +193,8 @@ def preset_for(name: PresetName, env: str | None, algo: Algo = "a3c") -> Config:
         name = _FOR_CONTINUOUS.get(name, name)
     elif not is_image(observations):
         name = _FOR_VECTORS.get(name, name)
+    elif _is_picture(observations):
+        name = _FOR_PICTURES.get(name, name)
     config = dataclasses.replace(make_preset(name, algo), env=env)
     return _off_atari(config, observations) if name.startswith("paper") else config
 
@@ -180,17 +204,21 @@ def _off_atari(config: Config, observations: spaces.Space) -> Config:
 
     Paper: its networks are for 84x84 pictures, and for joint angles; its schedules for hundreds of millions of frames.
     """
-    is_picture = (
-        isinstance(observations, spaces.Box)
-        and is_image(observations)
-        and min(torso_shape(observations)[1:]) >= MIN_PICTURE
-    )
-    network = config.network
+    is_picture, network = _is_picture(observations), config.network
     if is_picture != network.startswith("conv"):
         network = "conv2013" if is_picture else "auto"
     if config.is_actor_critic:
         return dataclasses.replace(config, network=network)
     return dataclasses.replace(config, network=network, epsilon_frames=None, target_frames=None)
+
+
+def _is_picture(observations: spaces.Space) -> bool:
+    """Return whether they are images large enough for the paper's networks."""
+    return (
+        isinstance(observations, spaces.Box)
+        and is_image(observations)
+        and min(torso_shape(observations)[1:]) >= MIN_PICTURE
+    )
 
 
 def _spaces(env: str) -> tuple[spaces.Space, spaces.Space]:
