@@ -122,8 +122,8 @@ def summarize(case: Case, rounds: Rounds) -> dict[str, Any]:
     # Of two measurements: clocks within the loop would not see the processor time of a game in another process.
     world["share"] = in_rounds(lambda alone, training: alone / training, "trainer", "training")
     world["of_bare"] = case.bare and in_rounds(lambda ours, theirs: theirs / ours, *case.bare)
-    bars = ((world[case.ways[0]], case.bar), (world["of_bare"], OF_BARE))
-    missed = any(spread and bar and spread["median"] < bar for spread, bar in bars)
+    bars = ((world[case.ways[0]], case.bar), (world["of_bare"], OF_BARE if case.bare else None))
+    missed = any(bar and not (spread and spread["median"] >= bar) for spread, bar in bars)
     return {**world, "bar": case.bar, "missed": missed}
 
 

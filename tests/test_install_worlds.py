@@ -23,6 +23,7 @@ def script(monkeypatch, tmp_path) -> ModuleType:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module.shutil, "which", lambda _: "/usr/bin/apt-get")
     monkeypatch.setattr(module.os, "geteuid", lambda: 0)
+    monkeypatch.delenv("CI", raising=False)
     return module
 
 
@@ -34,6 +35,14 @@ def look(*worlds: World):
 def test_the_command_that_is_told_is_run(script, monkeypatch):
     monkeypatch.setattr(script, "list_worlds", look(TORCS, ELSEWHERE))
     assert script.main() == 0 and Path("installed").exists()
+
+
+def test_a_world_that_nothing_installs_fails_only_in_ci(script, monkeypatch, capsys):
+    monkeypatch.setattr(script, "list_worlds", look(ELSEWHERE))
+    assert script.main() == 0
+    monkeypatch.setenv("CI", "true")
+    assert script.main() == 1
+    assert "still missing: TORCS" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -84,17 +84,35 @@ def test_where_nothing_draws_the_cure_is_told(packages, capsys, monkeypatch):
     assert told(capsys)["MuJoCo pixels"]["install"] == "unset MUJOCO_GL"
 
 
+def test_a_mujoco_gl_that_dm_control_dies_of_is_told(packages, capsys, monkeypatch):
+    monkeypatch.delenv("ASYNCRL_MUJOCO_GL", raising=False)
+    for wanted, missing in (("foo", "MUJOCO_GL=foo is set, which dm_control does not know"), ("off", ""), ("glfw", "")):
+        monkeypatch.setenv("MUJOCO_GL", wanted)
+        row = told(capsys)["dm_control"]
+        assert row["missing"] == missing
+        assert row["installed"] or row["install"] == "unset MUJOCO_GL"
+
+
 @pytest.mark.parametrize(
-    ("complaint", "built", "compiler", "missing", "install"),
+    ("complaint", "built", "compiler", "headers", "missing", "install"),
     [
-        ("", True, None, "", None),
-        ("", False, "g++", "", None),
-        ("", False, None, "there is no g++ to build its host with", "apt-get .* torcs .* && python -m asyncrl.*build"),
-        ("TORCS is not installed: APT", False, "g++", "Debian's package torcs is not installed", "apt-get .* torcs"),
-        ("needs Linux on amd64", False, "g++", "needs Linux on amd64", "^$"),
+        ("", True, None, False, "", None),
+        ("", False, "g++", True, "", None),
+        ("", False, None, True, "there is no g++ to build its host with", "apt-get .* torcs .* && python -m asyncrl"),
+        ("", False, "g++", False, "there is no EGL/egl.h to build its host with", "apt-get .* libegl-dev"),
+        ("", False, None, False, "there is no g++ and no EGL/egl.h to build its host with", "apt-get .* libegl-dev"),
+        (
+            "TORCS is not installed: APT",
+            False,
+            "g++",
+            True,
+            "Debian's package torcs is not installed",
+            "apt-get .* torcs",
+        ),
+        ("needs Linux on amd64", False, "g++", True, "needs Linux on amd64", "^$"),
     ],
 )
-def test_torcs(packages, capsys, monkeypatch, tmp_path, complaint, built, compiler, missing, install):
+def test_torcs(packages, capsys, monkeypatch, tmp_path, complaint, built, compiler, headers, missing, install):
     def check():
         if complaint:
             raise UserError(complaint.replace("APT", worlds.TORCS_COMMAND))
@@ -103,12 +121,18 @@ def test_torcs(packages, capsys, monkeypatch, tmp_path, complaint, built, compil
     monkeypatch.setattr(worlds, "check_installed", check)
     monkeypatch.setattr(worlds, "host_path", lambda: tmp_path if built else tmp_path / "none")
     monkeypatch.setattr(worlds.shutil, "which", lambda _: compiler)
+    monkeypatch.setattr(worlds, "INCLUDE", tmp_path)
+    (tmp_path / "GL").mkdir()
+    (tmp_path / "GL" / "gl.h").touch()
+    if headers:
+        (tmp_path / "EGL").mkdir()
+        (tmp_path / "EGL" / "egl.h").touch()
     row = told(capsys)["TORCS"]
     assert row["missing"] == missing and row["installed"] == (not missing)
     if install is not None:
         assert re.search(install, row["install"])
     elif not built:
-        assert "python -m asyncrl.envs.torcs.build" in row["found"]
+        assert "python -m asyncrl.envs.torcs" in row["found"]
 
 
 def test_people_get_a_line_a_world_and_the_command_below(packages, capsys):

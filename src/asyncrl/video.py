@@ -26,7 +26,7 @@ class _Stage(NamedTuple):
 
     envs: Environments
     picture: Callable[[np.ndarray | None], np.ndarray]  # (actions just taken, or None at the start) -> [H, W, 3]
-    frames_per_second: int
+    frames_per_second: float
     close: Callable[[], None]
 
 
@@ -95,7 +95,7 @@ def _make_stage(config: Config, seed: int) -> _Stage:
 
 
 @contextlib.contextmanager
-def _writer(path: Path, first: np.ndarray, frames_per_second: int) -> Generator[Callable[[np.ndarray], None]]:
+def _writer(path: Path, first: np.ndarray, frames_per_second: float) -> Generator[Callable[[np.ndarray], None]]:
     factor = -(-MIN_HEIGHT // first.shape[0])
     size = (first.shape[1] * factor, first.shape[0] * factor)
     ffmpeg = _import_ffmpeg().write_frames(

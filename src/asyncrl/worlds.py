@@ -7,17 +7,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from asyncrl.arguments import parse
 from asyncrl.envs.mujoco.gl import APT_COMMAND as OPENGL_COMMAND
 from asyncrl.envs.mujoco.gl import INSTALL_COMMAND as MUJOCO_COMMAND
-from asyncrl.envs.mujoco.gl import find_backend
+from asyncrl.envs.mujoco.gl import find_backend, why_not_wished
 from asyncrl.envs.registration import GYMNASIUM_MUJOCO, our_worlds
 from asyncrl.envs.torcs.build import APT_COMMAND as TORCS_COMMAND
 from asyncrl.envs.torcs.build import check_installed, host_path
 from asyncrl.errors import UserError
 
-BUILD_COMMAND = "python -m asyncrl.envs.torcs.build"
+BUILD_COMMAND = "python -m asyncrl.envs.torcs"
 FIRST_PYTHON_WITHOUT_DM_CONTROL = (3, 14)  # see pyproject.toml
 
 
@@ -88,6 +89,10 @@ def _led_by(first: str, ids: Iterable[str]) -> tuple[str, ...]:
     return (first, *(name for name in ids if name != first))
 
 
+INCLUDE = Path("/usr/include")
+_HEADERS = ("EGL/egl.h", "GL/gl.h")
+
+
 def _torcs() -> World:
     name, ids, install = "TORCS", ("asyncrl/Torcs-v0",), f"{TORCS_COMMAND} && {BUILD_COMMAND}"
     try:
@@ -98,8 +103,11 @@ def _torcs() -> World:
         return World(name, ids, missing=str(error))  # another system, or another version: nothing to install
     if host_path().exists():
         return World(name, ids, found, install=install)
-    if shutil.which("g++") is None:
-        return World(name, ids, missing="there is no g++ to build its host with", install=install)
+    lacking = [name for name in _HEADERS if not (INCLUDE / name).exists()]
+    lacking = lacking if shutil.which("g++") else ["g++", *lacking]
+    if lacking:
+        missing = f"there is no {' and no '.join(lacking)} to build its host with"
+        return World(name, ids, missing=missing, install=install)
     return World(name, ids, f"{found}; its host is built at the first use, or by {BUILD_COMMAND}", install=install)
 
 
@@ -115,6 +123,8 @@ def _dm_control() -> World:
         return dataclasses.replace(world, missing="dm_control cannot be installed for this Python", install="")
     if world.installed and int(version("mujoco").partition(".")[0]) >= 4:
         return dataclasses.replace(world, found="", missing=f"mujoco {version('mujoco')} is too new for dm_control")
+    if world.installed and (why := why_not_wished()):
+        return dataclasses.replace(world, found="", missing=why, install="unset MUJOCO_GL")
     return world
 
 

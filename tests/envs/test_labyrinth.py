@@ -240,6 +240,8 @@ def test_options_do_what_they_say():
         {"textures": "none"},
         {"tics_per_action": 0},
         {"episode_seconds": 0.01},
+        {"episode_seconds": float("inf")},
+        {"episode_seconds": "60"},
         {"render_mode": "human"},
         {"render_view": "up"},
         {"generator": "x"},
@@ -248,6 +250,29 @@ def test_options_do_what_they_say():
 def test_wrong_options_are_refused_before_anything_starts(options):
     with pytest.raises(OptionError, match=next(iter(options))):
         LabyrinthEnv(**options)
+
+
+def test_numpy_numbers_are_numbers():
+    assert LabyrinthEnv(size=np.int64(9), apples=np.int64(3), episode_seconds=np.float32(30)).episode_tics == 1050
+
+
+def test_a_wrong_action_or_maze_costs_nothing(env):
+    _, info = env.reset(seed=3)
+    for action in (-1, 6, 0.5):
+        with pytest.raises(OptionError, match="an action must be a whole number from 0 to 5"):
+            env.step(action)
+    for seed in (-1, 2**64, 5.0, "5", None):
+        with pytest.raises(OptionError, match="the seed of a maze must be a whole number"):
+            env.reset(options={"maze_seed": seed})
+    assert env.step(0)[4]["maze_seed"] == info["maze_seed"]
+    assert env.reset(options={"maze_seed": np.int64(5)})[1]["maze_seed"] == 5
+
+
+def test_rendering_needs_a_reset():
+    env = LabyrinthEnv(render_mode="rgb_array")
+    for render in (env.render, env.render_map):
+        with pytest.raises(gymnasium.error.ResetNeeded):
+            render()
 
 
 def test_pictures_for_people(env):

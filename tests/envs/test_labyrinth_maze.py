@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncrl.envs.labyrinth import art, level, wad
+from asyncrl.envs.labyrinth import maze as maze_module
 from asyncrl.envs.labyrinth.draws import Draws
 from asyncrl.envs.labyrinth.maze import (
     MazeError,
-    OptionError,
     check_maze,
     find_respawns,
     make_maze,
     measure_distances,
 )
+from asyncrl.envs.options import OptionError
 
 seeds = st.integers(0, 2**64 - 1)
 sizes = st.integers(3, 12).map(lambda half: 2 * half + 1)
@@ -121,6 +122,23 @@ def test_labmaze_walls_stand_as_its_text_says():
     assert np.array_equal(maze.open, make_maze(3, 15, 8, generator="labmaze").open)
 
 
+def test_another_labmaze_is_drawn_where_one_has_no_room():
+    pytest.importorskip("labmaze", reason="labmaze is not installed")
+    # Seven of the first 500 seeds have nine open cells at first, 24 among them.
+    assert len(make_maze(24, 9, 8, generator="labmaze").cells) >= 10
+
+
+def test_a_generator_that_never_leaves_room_is_told(monkeypatch):
+    def carve_a_cell(draws, size):
+        grid = np.zeros((size, size), bool)
+        grid[1, 1] = True
+        return grid
+
+    monkeypatch.setattr(maze_module, "carve_with_labmaze", carve_a_cell)
+    with pytest.raises(OptionError, match="labmaze makes no maze of size 9 with 5 open cells: ask for fewer apples"):
+        make_maze(0, 9, 3, generator="labmaze")
+
+
 def test_labmaze_missing_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "labmaze", None)
     with pytest.raises(ImportError, match="pip install labmaze"):
@@ -132,6 +150,7 @@ def test_labmaze_missing_names_the_package(monkeypatch):
     [
         ({"size": 10}, "odd"),
         ({"size": 5}, "size"),
+        ({"size": 9.0}, "size"),
         ({"size": 53}, "size"),
         ({"apples": -1}, "apples"),
         ({"size": 7, "apples": 6}, "0 to 5"),

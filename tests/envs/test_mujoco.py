@@ -249,6 +249,10 @@ class TestPixels:
         with pytest.raises(UserError, match=r"there is no camera 'nose': 0 to \d are "):
             make(env_id, camera="nose")
 
+    def test_a_model_without_cameras_says_so(self, make):
+        with pytest.raises(UserError, match="there is no camera 'nose': the model has none of its own"):
+            make("asyncrl/Pusher-pixels-v5", camera="nose")
+
     @pytest.mark.parametrize("env_id", ["dm_control/cartpole-swingup-v0", "asyncrl/Reacher-pixels-v5"])
     def test_people_get_a_larger_picture_that_changes_nothing(self, make, env_id):
         plain, filmed = make(env_id), make(env_id, render_mode="rgb_array")
@@ -329,13 +333,19 @@ def test_ours_is_made_whoever_else_has_the_name(monkeypatch):
     envs.close()
 
 
+def test_an_unknown_task_is_told():
+    with pytest.raises(UserError, match="dm_control has no dm_control/cartpole-nope-v0"):
+        DmControlEnv("cartpole", "nope")
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         ({"frame_skip": 0}, "frame_skip must be a whole number from 1 to 1000, not 0"),
         ({"frame_skip": 1.5}, "not 1.5"),
-        ({"render_mode": "human"}, "render_mode must be None or 'rgb_array', not 'human'"),
-        ({"size": 4, "pixels": True}, "size must be a whole number of pixels from 8 to 4096, not 4"),
+        ({"render_mode": "human"}, "render_mode must be one of None, 'rgb_array', not 'human'"),
+        ({"size": 4, "pixels": True}, "size must be a whole number from 8 to 4096, not 4"),
+        ({"size": "x"}, "size must be a whole number from 8 to 4096, not 'x'"),
     ],
 )
 def test_impossible_options_are_told(options, complaint):
@@ -408,6 +418,22 @@ print(env.step(env.action_space.sample())[0].shape)
 """
         nothing = {"__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent", "DISPLAY": ""}
         assert run_python(code, **nothing) == (0, "(5,)\n", "")
+
+    @pytest.mark.parametrize("wanted", ["foo", "osmesa"])
+    def test_a_wish_that_dm_control_dies_of_is_named(self, wanted):
+        code = """
+import sys
+sys.modules["OpenGL.osmesa"] = sys.modules["OpenGL.raw.osmesa.mesa"] = None  # as if it were not installed
+from asyncrl.envs.mujoco import DmControlEnv
+from asyncrl.errors import UserError
+try:
+    DmControlEnv("cartpole", "swingup")
+except UserError as error:
+    print(error)
+"""
+        status, out, told = run_python(code, MUJOCO_GL=wanted)
+        assert (status, told) == (0, "") and out.count("\n") == 1
+        assert f"dm_control cannot be loaded while MUJOCO_GL={wanted} is set" in out and "unset it" in out
 
     @pytest.mark.parametrize("pixels", [False, True])
     def test_a_broken_choice_of_the_users_is_told_in_a_line(self, pixels):

@@ -9,6 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
+from asyncrl.envs.options import OptionError
 from asyncrl.envs.torcs import TorcsEnv, build_host, cars, robots, tracks
 from asyncrl.envs.torcs.autopilot import follow_centre, follow_centre_discrete
 from asyncrl.errors import UserError
@@ -243,8 +244,17 @@ def test_vector_environments(vector):
         ({"track": "monza"}, "no track 'monza'; it has dirt/dirt-1, "),
         ({"car": "beetle"}, "no car 'beetle'; use slow, fast or one of 155-DTM, "),
         ({"opponents": ["bt:77"]}, "no robot 'bt:77'; it has berniw:1, "),
-        ({"opponents": 40}, "opponents must be 0 to 9"),
-        ({"observation": "sound"}, "observation must be one of pixels, state, both, not sound"),
+        ({"opponents": 40}, "opponents, unless a list of robots, must be a whole number from 0 to 9"),
+        ({"opponents": None}, "opponents must be a number or a list of at most 9 robots, not None"),
+        ({"opponents": [3]}, "opponents must be a number or a list"),
+        ({"observation": "sound"}, "observation must be one of 'pixels', 'state', 'both', not 'sound'"),
+        ({"size": 84.5}, "size must be a whole number from 8 to 1024, not 84.5"),
+        ({"render_scale": 1.5}, "render_scale must be a whole number"),
+        ({"reward_scale": float("nan")}, "reward_scale must be a finite number, not nan"),
+        ({"timeout_seconds": "a"}, "timeout_seconds must be a finite number from 0.01"),
+        ({"max_restarts": -1}, "max_restarts must be a whole number"),
+        ({"action_seconds": "1"}, "action_seconds must be a finite number"),
+        ({"rules": {"stuck_seconds": "x"}}, "stuck_seconds must be a finite number from 0"),
         ({"rules": {"laps": 3}}, "rules has no laps; it has off_track_metres, "),
         ({"action_seconds": 0.05}, "multiple of 0.02"),
         ({"steer_lock": 2.0}, "steer_lock must be"),
@@ -265,3 +275,17 @@ def test_catalogue():
 def test_step_needs_a_reset(make):
     with pytest.raises(gymnasium.error.ResetNeeded):
         make().step(0)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        make(render_mode="rgb_array").render()
+
+
+def test_what_a_race_is_asked_for_is_checked_and_the_race_goes_on(make):
+    env = make(observation="state")
+    for options in ({"start_metres": float("inf")}, {"track_pos": 5.0}, {"track_pos": "left"}):
+        with pytest.raises(OptionError, match=f"{next(iter(options))} must be a finite number"):
+            env.reset(options=options)
+    env.reset(seed=1, options={"start_metres": np.float32(100.0), "track_pos": 0.5})
+    for action in (-1, 9, 1.5):
+        with pytest.raises(OptionError, match="an action must be a whole number from 0 to 8"):
+            env.step(action)
+    assert env.step(np.int64(3))[1] > 0

@@ -88,6 +88,35 @@ def test_a_host_lost_while_rendering_is_reported_by_the_next_step():
         env.close()
 
 
+def test_a_lost_host_shows_black_until_the_next_reset():
+    env = TorcsEnv(render_mode="rgb_array")
+    try:
+        env.reset(seed=7)
+        os.kill(env._host.pid, signal.SIGKILL)
+        assert env.step(GO)[4]["host_restarted"]
+        assert env.render().shape == (336, 336, 3) and not env.render().any()
+    finally:
+        env.close()
+
+
+def test_an_interrupted_step_never_shifts_the_replies(env):
+    first, _ = env.reset(seed=7)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        os.kill(env._host.pid, signal.SIGSTOP)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            env.step(GO)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    again, info = env.reset(seed=7)
+    assert np.array_equal(first, again) and info["seconds"] == 0.0
+
+
 def test_a_host_that_keeps_dying_is_given_up(env):
     with pytest.raises(HostError, match="gave up after 3 restarts of TORCS: the TORCS host was killed by SIGKILL"):
         for _ in range(5):

@@ -80,9 +80,9 @@ class FilmedEnvironment(GymnasiumEnvironments):
         return self._film.render() if self._film.last is None else self._film.last
 
     @property
-    def render_frames_per_second(self) -> int:
+    def render_frames_per_second(self) -> float:
         """Pictures per second at which the environment looks natural."""
-        return int(self._film.metadata.get("render_fps", 30))
+        return float(self._film.metadata.get("render_fps", 30))
 
 
 class _Film(gymnasium.Wrapper):

@@ -10,9 +10,10 @@ from gymnasium import spaces
 from asyncrl.envs.labyrinth.draws import Draws
 from asyncrl.envs.labyrinth.engine import TICS_PER_SECOND, Engine, Report
 from asyncrl.envs.labyrinth.level import CELL_UNITS, TEXTURES
-from asyncrl.envs.labyrinth.maze import HEADINGS, Cell, Maze, OptionError, check_options, find_respawns, make_maze
+from asyncrl.envs.labyrinth.maze import HEADINGS, Cell, Maze, check_options, find_respawns, make_maze
 from asyncrl.envs.labyrinth.topdown import draw_map
 from asyncrl.envs.labyrinth.view import SIDE, crop_view, make_observation
+from asyncrl.envs.options import OptionError, require_action, require_choice, require_number, require_whole
 
 APPLE_REWARD, PORTAL_REWARD = 1.0, 10.0
 TURN_DEGREES = 3.75  # per tic: 15 degrees per action of 4 tics, 131 degrees per second
@@ -84,16 +85,14 @@ class LabyrinthEnv(gymnasium.Env[np.ndarray, np.int64]):
             render_view: what `render` shows: "first_person", "map" or "both".
         """
         check_options(size, apples, generator)
-        check_choice("textures", textures, TEXTURES)
-        check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        check_choice("render_view", render_view, RENDER_VIEWS)
-        if not (isinstance(tics_per_action, int) and 1 <= tics_per_action <= TICS_PER_SECOND):
-            raise OptionError(f"tics_per_action must be from 1 to {TICS_PER_SECOND}, not {tics_per_action!r}")
-        self.episode_tics = round(episode_seconds * TICS_PER_SECOND)
+        require_choice("textures", textures, TEXTURES)
+        require_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        require_choice("render_view", render_view, RENDER_VIEWS)
+        self.tics_per_action = require_whole("tics_per_action", tics_per_action, 1, TICS_PER_SECOND)
+        self.episode_tics = round(require_number("episode_seconds", episode_seconds, 0) * TICS_PER_SECOND)
         if self.episode_tics < tics_per_action:
             raise OptionError(f"episode_seconds must leave time for one action, not {episode_seconds!r}")
-        self.size, self.apples, self.generator, self.textures = size, apples, generator, textures
-        self.tics_per_action = tics_per_action
+        self.size, self.apples, self.generator, self.textures = int(size), int(apples), generator, textures
         self.render_mode, self.render_view = render_mode, render_view
         self.metadata = {**self.metadata, "render_fps": TICS_PER_SECOND / tics_per_action}
         self.actions = ACTIONS if forward_turns else ACTIONS[:PLAIN_ACTIONS]
@@ -117,15 +116,15 @@ class LabyrinthEnv(gymnasium.Env[np.ndarray, np.int64]):
         # `random_raw` is the part of NumPy's generators that never changes from version to version.
         maze_seed = int(self.np_random.bit_generator.random_raw()) >> 33
         maze_seed = (options or {}).get("maze_seed", maze_seed)
-        self._tics_left = 0
         self._maze = maze = make_maze(maze_seed, self.size, self.apples, self.generator)
-        self._draws = Draws(maze_seed ^ 0x5EED)  # respawns: a stream apart from the maze's
+        self._tics_left = 0
+        self._draws = Draws(maze.seed ^ 0x5EED)  # respawns: a stream apart from the maze's
         self._respawns = find_respawns(maze)
         self._apples_taken = self._portals = 0
         if self._engine is None:
             self._engine = Engine(self.size)
         try:
-            self._see(self._engine.enter(maze, maze.start, maze.heading, self.textures, maze_seed))
+            self._see(self._engine.enter(maze, maze.start, maze.heading, self.textures, maze.seed))
         except Exception:
             self.close()  # a broken engine is not kept: the next reset starts another
             raise
@@ -137,9 +136,10 @@ class LabyrinthEnv(gymnasium.Env[np.ndarray, np.int64]):
         """Hold an action for its tics (fewer at the very end of the episode)."""
         if self._engine is None or self._tics_left <= 0:
             raise gymnasium.error.ResetNeeded("call reset() first: no episode is under way")
+        buttons = self._buttons[require_action(action, len(self.actions))]
         tics = min(self.tics_per_action, self._tics_left)
         try:
-            reward = self._advance(self._engine, self._buttons[int(action)], tics)
+            reward = self._advance(self._engine, buttons, tics)
         except Exception:
             self.close()
             raise
@@ -151,6 +151,7 @@ class LabyrinthEnv(gymnasium.Env[np.ndarray, np.int64]):
         if self.render_mode is None:
             gymnasium.logger.warn("render() shows nothing: make the environment with render_mode='rgb_array'")
             return None
+        _ = self.maze  # or complain that there is none
         if self.render_view == "map":
             return self.render_map()
         eyes = crop_view(self._report.screen, RENDER_PIXELS)
@@ -158,8 +159,8 @@ class LabyrinthEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     def render_map(self) -> np.ndarray:
         """Return the maze from above, north up, as uint8 `[504, 504, 3]`: for people, never for the agent."""
-        position = (self._report.x / CELL_UNITS, self._report.y / CELL_UNITS)
-        return draw_map(self.maze, self._apples_left, position, self._report.heading, RENDER_PIXELS)
+        maze, position = self.maze, (self._report.x / CELL_UNITS, self._report.y / CELL_UNITS)
+        return draw_map(maze, self._apples_left, position, self._report.heading, RENDER_PIXELS)
 
     def close(self) -> None:
         """End the engine and remove its files."""
@@ -204,12 +205,6 @@ class LabyrinthEnv(gymnasium.Env[np.ndarray, np.int64]):
             "tics_left": self._tics_left,  # 1/35 s
             "maze_seed": self.maze.seed,
         }
-
-
-def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise `OptionError` unless `value` is one of `choices`."""
-    if value not in choices:
-        raise OptionError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
 
 
 def locate(position: np.ndarray) -> Cell:

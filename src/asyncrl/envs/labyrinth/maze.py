@@ -10,22 +10,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from asyncrl.envs.labyrinth.draws import Draws
-from asyncrl.errors import MissingPackageError, UserError
+from asyncrl.envs.options import OptionError, require_choice, require_whole
+from asyncrl.errors import MissingPackageError
 
 Cell = tuple[int, int]
 
 MIN_SIZE, MAX_SIZE = 7, 51  # cells; under 7 two rooms do not fit, over 51 nobody arrives within 60 seconds
+MAX_SEED = 2**64 - 1
 GENERATORS = ("rooms", "labmaze")
+CARVINGS = 100  # tries of a generator that may leave too few cells
 ROOM_SIDES = (3, 3, 3, 5)  # cells; a 5-cell room is drawn one time in four, for one side at a time
 EXTRA_DOOR_PROBABILITY = 0.1  # per wall cell that could join two regions already joined: these make loops
 DEAD_ENDS_KEPT = 0.4  # share of blind alleys left as they are
 RESPAWN_DISTANCE = 3  # least walking distance, in cells, between a respawn and the portal
 HEADINGS = tuple(range(0, 360, 45))  # degrees, anticlockwise from east
 NEIGHBOURS = ((1, 0), (0, 1), (-1, 0), (0, -1))
-
-
-class OptionError(UserError, ValueError):
-    """An option out of range: both what `asyncrl` shows in one line and what Gymnasium users expect."""
 
 
 class MazeError(ValueError):
@@ -59,35 +58,31 @@ class Maze:
 
 
 def check_options(size: int, apples: int, generator: str) -> None:
-    """Raise `OptionError` unless a maze can always be made with these options."""
-    if not (isinstance(size, int) and MIN_SIZE <= size <= MAX_SIZE and size % 2):
+    """Raise `OptionError` unless a maze can be made with these options."""
+    if not require_whole("size", size, MIN_SIZE, MAX_SIZE) % 2:
         raise OptionError(f"size must be an odd number of cells from {MIN_SIZE} to {MAX_SIZE}, not {size!r}")
-    most = ((size - 1) // 2) ** 2 - 4  # every junction is open, and some cells must stay free
-    if not (isinstance(apples, int) and 0 <= apples <= most):
-        raise OptionError(f"apples must be from 0 to {most} in a maze of size {size}, not {apples!r}")
-    if generator not in GENERATORS:
-        raise OptionError(f"generator must be one of {', '.join(GENERATORS)}, not {generator!r}")
+    most = ((size - 1) // 2) ** 2 - 4  # our own generator opens every junction, and some cells must stay free
+    require_whole(f"apples in a maze of size {size}", apples, 0, most)
+    require_choice("generator", generator, GENERATORS)
 
 
 def make_maze(seed: int, size: int = 9, apples: int = 8, generator: str = "rooms") -> Maze:
     """Make the maze of a seed: the same for the same arguments on every machine.
 
     Args:
-        seed: any non-negative integer below 2**64.
+        seed: 0 to 2**64 - 1.
         size: cells along one side, rim included; odd.
         apples: number of apples.
         generator: "rooms" (ours), or "labmaze" (DeepMind Lab's own, from the package of that name; its
             mazes are repeatable on one platform only).
+
+    Raises:
+        OptionError: if an argument is out of range, or labmaze makes no maze with room for so many apples.
     """
     check_options(size, apples, generator)
+    seed = require_whole("the seed of a maze", seed, 0, MAX_SEED)
     draws = Draws(seed)
-    if generator == "rooms":
-        grid = carve(draws, size)
-    else:
-        grid = carve_with_labmaze(draws, size)
-    cells = [(int(x), int(y)) for x, y in np.argwhere(grid)]
-    if len(cells) < apples + 2:
-        raise OptionError(f"this maze has {len(cells)} open cells, too few for {apples} apples, a portal and a start")
+    grid, cells = carve_roomy(draws, size, generator, apples + 2)
     start, portal, *apple_cells = draws.sample(cells, apples + 2)
     maze = Maze(grid, start, draws.pick(HEADINGS), portal, tuple(apple_cells), seed)
     check_maze(maze)
@@ -95,6 +90,19 @@ def make_maze(seed: int, size: int = 9, apples: int = 8, generator: str = "rooms
 
 
 # --- carving ---------------------------------------------------------------------------------------------
+
+
+def carve_roomy(draws: Draws, size: int, generator: str, things: int) -> tuple[np.ndarray, list[Cell]]:
+    """Carve until there are cells for all `things`; return the grid and its open cells.
+
+    Ours always has them; one labmaze of 70 at the default size has fewer than ten.
+    """
+    for _ in range(CARVINGS):
+        grid = carve(draws, size) if generator == "rooms" else carve_with_labmaze(draws, size)
+        cells = [(int(x), int(y)) for x, y in np.argwhere(grid)]
+        if len(cells) >= things:
+            return grid, cells
+    raise OptionError(f"{generator} makes no maze of size {size} with {things} open cells: ask for fewer apples")
 
 
 def carve(draws: Draws, size: int) -> np.ndarray:

@@ -5,11 +5,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asyncrl.envs.mujoco.gl import close_at_exit, draw_here, import_mujoco
-from asyncrl.errors import UserError
+from asyncrl.envs.options import OptionError, require_whole
 
 MAX_GEOMS = 2000  # shapes in a scene; the suite's largest have some hundreds
 MAX_PIXELS = 4096  # along a side
 RENDER_PIXELS = 480  # along a side of pictures for people, as Gymnasium has it
+
+
+def check_size(size: int) -> int:
+    """Return the side of a picture; raise `OptionError` if it cannot be one."""
+    return require_whole("size", size, 8, MAX_PIXELS)
 
 
 class _Drawing(NamedTuple):
@@ -32,9 +37,7 @@ class Camera:
     """
 
     def __init__(self, size: int, *, quick: bool) -> None:
-        if isinstance(size, bool) or not isinstance(size, int) or not 8 <= size <= MAX_PIXELS:
-            raise UserError(f"size must be a whole number of pixels from 8 to {MAX_PIXELS}, not {size!r}")
-        self._quick = quick
+        size, self._quick = check_size(size), quick
         self._buffer = np.empty((size, size, 3), np.uint8)
         self._model: Any = None
         self._data: Any = None
@@ -105,7 +108,8 @@ def fixed_view(model: Any, camera: int | str) -> Any:
     names = [model.camera(i).name for i in range(model.ncam)]
     number = names.index(camera) if camera in names else camera
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < model.ncam:
-        raise UserError(f"there is no camera {camera!r}: 0 to {model.ncam - 1} are {', '.join(names)}")
+        cameras = f"0 to {model.ncam - 1} are {', '.join(names)}" if names else "the model has none of its own"
+        raise OptionError(f"there is no camera {camera!r}: {cameras}")
     view = mujoco.MjvCamera()
     view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, number
     return view

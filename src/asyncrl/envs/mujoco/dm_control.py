@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -12,8 +11,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from asyncrl.envs.mujoco.camera import RENDER_PIXELS, Camera, fixed_view
-from asyncrl.envs.mujoco.gl import INSTALL_COMMAND, close_in_time, find_backend, import_mujoco
+from asyncrl.envs.mujoco.camera import RENDER_PIXELS, Camera, check_size, fixed_view
+from asyncrl.envs.mujoco.gl import INSTALL_COMMAND, close_in_time, find_backend, foreign_wish, import_mujoco
+from asyncrl.envs.options import require_choice, require_whole
 from asyncrl.errors import UserError
 
 MANIPULATION = "manipulation"
@@ -55,14 +55,14 @@ class DmControlEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         frame_skip: int = 1,
         render_mode: str | None = None,
     ) -> None:
-        check_options(frame_skip, render_mode)
+        frame_skip = check_options(frame_skip, size, render_mode)
         if pixels or render_mode is not None or (domain, task) in DRAWS:
             find_backend()  # here, before dm_control chooses, and so that a machine without OpenGL shows at once
         self._env = load_task(domain, task)
         self._random = self._env.random_state if domain == MANIPULATION else self._env.task.random
         self._physics_error = _physics_error()
         self._repeats, self.render_mode = range(frame_skip - 1), render_mode
-        self.metadata = {**self.metadata, "render_fps": round(1 / (frame_skip * self._env.control_timestep()))}
+        self.metadata = {**self.metadata, "render_fps": 1 / (frame_skip * self._env.control_timestep())}
         self._camera = CAMERAS.get(domain, 0) if camera is None else camera
         self._eye = Camera(size, quick=True) if pixels else None
         self._film = Camera(RENDER_PIXELS, quick=False)
@@ -169,12 +169,16 @@ def load_task(domain: str, task: str) -> Any:
             return suite.load(domain, task, task_kwargs=options)
     except ModuleNotFoundError as error:
         raise UserError(f"dm_control/{domain}-{task}-v0 needs dm_control: {INSTALL_COMMAND}") from error
-    except ImportError as error:  # it also looks for an OpenGL that it is told to use
-        told = os.environ.get("MUJOCO_GL")
-        raise UserError(
-            f"dm_control cannot be loaded: {error}" + (f"; unset MUJOCO_GL={told}" if told else "")
-        ) from error
-    except AttributeError as error:
+    except ValueError as error:
+        raise UserError(f"dm_control has no dm_control/{domain}-{task}-v0: {error}") from error
+    except (ImportError, AttributeError, RuntimeError) as error:
+        if foreign_wish():  # it looks for the OpenGL that it is told to use, also where nothing is drawn
+            raise UserError(
+                f"dm_control cannot be loaded while MUJOCO_GL={foreign_wish()} is set ({error}): unset it, or set it "
+                "to a library that is installed: egl, osmesa or glfw"
+            ) from error
+        if not isinstance(error, AttributeError):
+            raise UserError(f"dm_control cannot be loaded: {error}") from error
         versions = f"dm_control {version('dm_control')} and mujoco {version('mujoco')}"
         raise UserError(
             f"{versions} do not fit together ({error}): {INSTALL_COMMAND} chooses a pair that does"
@@ -222,9 +226,8 @@ def make_action_space(spec: Any) -> spaces.Box:
     return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
 
-def check_options(frame_skip: int, render_mode: str | None) -> None:
-    """Raise `UserError` unless the options that all our MuJoCo worlds share make sense."""
-    if isinstance(frame_skip, bool) or not isinstance(frame_skip, int) or not 1 <= frame_skip <= MAX_FRAME_SKIP:
-        raise UserError(f"frame_skip must be a whole number from 1 to {MAX_FRAME_SKIP}, not {frame_skip!r}")
-    if render_mode not in (None, "rgb_array"):
-        raise UserError(f"render_mode must be None or 'rgb_array', not {render_mode!r}")
+def check_options(frame_skip: int, size: int, render_mode: str | None) -> int:
+    """Return `frame_skip`; raise `OptionError` unless the options that all our MuJoCo worlds share make sense."""
+    require_choice("render_mode", render_mode, (None, "rgb_array"))
+    check_size(size)
+    return require_whole("frame_skip", frame_skip, 1, MAX_FRAME_SKIP)

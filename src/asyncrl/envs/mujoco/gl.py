@@ -19,6 +19,8 @@ INSTALL_COMMAND = "pip install 'asyncrl[mujoco]'"
 APT_COMMAND = "apt-get update && apt-get install -y --no-install-recommends libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri"
 BACKENDS = ("egl", "osmesa", "glfw")  # in the order of trying
 TRIAL_SECONDS = 120  # half a second of processor time: machines are shared
+# What dm_control also takes: no drawing, and GLFW, which it imports without a screen as well.
+_HARMLESS = ("off", "disable", "disabled", "false", "0", "glfw", "on", "enable", "enabled", "true", "1")
 _WANTED, _FOUND = "MUJOCO_GL", "ASYNCRL_MUJOCO_GL"
 _TRIAL = """
 import mujoco
@@ -56,6 +58,23 @@ def find_backend() -> str:
     raise UserError(
         f"MuJoCo finds no OpenGL to draw pictures with ({causes}); on Debian, as root: {APT_COMMAND} (or libosmesa6)"
     )
+
+
+def foreign_wish() -> str:
+    """Return what somebody else has set MUJOCO_GL to; "" if nobody has, or if it was `find_backend`."""
+    wanted = os.environ.get(_WANTED, "")
+    return "" if wanted == os.environ.get(_FOUND) else wanted
+
+
+def why_not_wished() -> str:
+    """Return why dm_control cannot be imported under somebody's MUJOCO_GL, or "": also where nothing is to be drawn."""
+    wanted = foreign_wish()
+    if not wanted or wanted in _HARMLESS:
+        return ""
+    if wanted not in BACKENDS:
+        return f"{_WANTED}={wanted} is set, which dm_control does not know"
+    cause = try_backend(wanted)
+    return cause and f"{_WANTED}={wanted} is set and does not work here ({cause})"
 
 
 def import_mujoco() -> Any:

@@ -50,13 +50,13 @@ class PixelsEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         frame_skip: int = 1,
         render_mode: str | None = None,
     ) -> None:
-        check_options(frame_skip, render_mode)
+        frame_skip = check_options(frame_skip, size, render_mode)
         with quiet():
             self._env = gymnasium.make(task, disable_env_checker=True)
         find_backend()  # here, so that a machine without OpenGL shows when the environment is made
         world: Any = self._env.unwrapped
         self._frame_skip, self.render_mode = frame_skip, render_mode
-        self.metadata = {**self.metadata, "render_fps": round(1 / (frame_skip * world.dt))}
+        self.metadata = {**self.metadata, "render_fps": 1 / (frame_skip * world.dt)}
         if camera is None and task in VIEWS:
             view = free_view(*VIEWS[task])
         else:

@@ -1,7 +1,7 @@
 """Compile the TORCS host into the user's cache, once per version of its source.
 
 Nothing is compiled when asyncrl is installed: `build_host` does it, called by the first environment or by hand
-(`python -m asyncrl.envs.torcs.build`).
+(`python -m asyncrl.envs.torcs`).
 """
 
 import fcntl
@@ -120,7 +120,3 @@ def _compile(path: Path) -> None:
             why = (errors or result.stderr.splitlines() or ["no message"])[0]
             raise UserError(f"g++ could not build the TORCS host: {why}; are all packages there? {APT_COMMAND}")
         os.replace(output, path)  # whole or not at all
-
-
-if __name__ == "__main__":
-    print(build_host())

@@ -2,9 +2,11 @@
 
 import re
 from functools import cache
+from numbers import Integral
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from asyncrl.envs.options import OptionError, require_whole
 from asyncrl.envs.torcs.build import DATA_FOLDER, LIBRARY_FOLDER, check_installed
 from asyncrl.errors import UserError
 
@@ -100,13 +102,13 @@ def find_opponents(wanted: "int | list[str] | tuple[str, ...]", agent_car: str) 
     Raises:
         UserError: if a robot or car does not exist; lists those that do.
     """
-    if isinstance(wanted, int):
-        if not 0 <= wanted <= MAX_OPPONENTS:
-            raise UserError(f"opponents must be 0 to {MAX_OPPONENTS}, or a list of robots, not {wanted}")
-        return tuple(Opponent(_CROWD_ROBOT, index, agent_car) for index in range(wanted))
-    if isinstance(wanted, str) or len(wanted) > MAX_OPPONENTS:
-        raise UserError(f"opponents must be a number or a list of at most {MAX_OPPONENTS} robots, not {wanted!r}")
-    return tuple(_find_opponent(each) for each in wanted)
+    if isinstance(wanted, int | Integral):
+        number = require_whole("opponents, unless a list of robots,", wanted, 0, MAX_OPPONENTS)
+        return tuple(Opponent(_CROWD_ROBOT, index, agent_car) for index in range(number))
+    names = [each for each in wanted if isinstance(each, str)] if isinstance(wanted, list | tuple) else None
+    if names is None or len(names) < len(wanted) or len(names) > MAX_OPPONENTS:
+        raise OptionError(f"opponents must be a number or a list of at most {MAX_OPPONENTS} robots, not {wanted!r}")
+    return tuple(_find_opponent(name) for name in names)
 
 
 def _find_opponent(text: str) -> Opponent:

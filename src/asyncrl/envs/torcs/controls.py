@@ -23,13 +23,14 @@ STATE_NAMES = (
 
 _STEERS = (1.0, 0.0, -1.0)
 _PEDALS = ((1.0, 0.0), (0.0, 0.0), (0.0, 1.0))
+DISCRETE_ACTIONS = len(_STEERS) * len(_PEDALS)
 _FULL_LOCK_METRES_PER_SECOND = 10.0
 
 
 def action_space(kind: str) -> spaces.Space:
     """Return Discrete(9), or Box [steer, pedal] in [-1, 1] if `kind` is "continuous"."""
     if kind == "discrete":
-        return spaces.Discrete(len(_STEERS) * len(_PEDALS))
+        return spaces.Discrete(DISCRETE_ACTIONS)
     return spaces.Box(-1.0, 1.0, (2,), np.float32)
 
 

@@ -1,5 +1,7 @@
 """`asyncrl/Torcs-v0`: a race in TORCS as a Gymnasium environment, in lock-step with its agent."""
 
+import contextlib
+import copy
 from dataclasses import fields
 from typing import Any
 
@@ -7,12 +9,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from asyncrl.envs.options import OptionError, require_action, require_choice, require_number, require_whole
 from asyncrl.envs.torcs import controls as controls_
 from asyncrl.envs.torcs.build import build_host
 from asyncrl.envs.torcs.catalog import DEFAULT_TRACK, find_car, find_opponents, find_track
 from asyncrl.envs.torcs.process import CarState, Host, HostError
 from asyncrl.envs.torcs.rules import Referee, Rules, beside_road_metres
-from asyncrl.errors import UserError
 
 _PHYSICS_SECONDS = 0.002
 _START_LATERAL = 0.4  # at most, in units of half the road's width
@@ -20,6 +22,7 @@ _GRID_METRES = 25.0  # from the first place of the grid to the line
 _GRID_SPACING_METRES = 10.0
 # TORCS' robots lose memory at each new race (four `bt` 20 kB): past this growth the host is replaced at a reset.
 _HOST_GROWTH_BYTES = 64 << 20
+MAX_RENDERED = 4096  # pixels along a side
 _STEPS_TO_FORGIVE = 1000  # failures farther apart than this do not add up
 
 Observation = np.ndarray | dict[str, np.ndarray]
@@ -76,23 +79,25 @@ class TorcsEnv(gymnasium.Env):
         timeout_seconds: float = 30.0,
         max_restarts: int = 3,
     ) -> None:
-        _check_choice("observation", observation, ("pixels", "state", "both"))
-        _check_choice("actions", actions, ("discrete", "continuous"))
-        _check_choice("render_mode", render_mode, (None, "rgb_array"))
-        if not 0 < steer_lock <= 1 or not 8 <= size <= 1024 or not 1 <= render_scale * size <= 4096:
-            raise UserError("steer_lock must be in (0, 1], size in 8 to 1024 and size * render_scale at most 4096")
+        require_choice("observation", observation, ("pixels", "state", "both"))
+        require_choice("actions", actions, ("discrete", "continuous"))
+        require_choice("render_mode", render_mode, (None, "rgb_array"))
+        self._size = require_whole("size", size, 8, 1024)
+        self._render_scale = require_whole("render_scale", render_scale, 1, MAX_RENDERED // self._size)
+        self._steer_lock = require_number("steer_lock", steer_lock, 0.01, 1)
+        self._reward_scale = require_number("reward_scale", reward_scale)
+        self._timeout_seconds = require_number("timeout_seconds", timeout_seconds, 0.01)
+        self._max_restarts = require_whole("max_restarts", max_restarts, 0, 1000)
         self._track = find_track(track)
         self._car = find_car(car)
         self._opponents = find_opponents(opponents, self._car)
         build_host()  # here, so that a missing compiler shows when the environment is made
-        self._kind, self._size = observation, size
+        self._kind, self._random_start = observation, random_start
         self._car_options = {"damage": damage, "traction_control": traction_control}
         self._physics_steps = _physics_steps(action_seconds)
-        self._reward_scale, self._random_start = reward_scale, random_start
-        self._timeout_seconds, self._max_restarts = timeout_seconds, max_restarts
-        self.render_mode, self._render_scale = render_mode, render_scale
-        self.metadata = {**self.metadata, "render_fps": round(1 / action_seconds)}
-        self._discrete, self._steer_lock = actions == "discrete", steer_lock
+        self.render_mode = render_mode
+        self.metadata = {**self.metadata, "render_fps": 1 / action_seconds}
+        self._discrete = actions == "discrete"
         self.action_space = controls_.action_space(actions)
         self.observation_space = self._make_observation_space()
         self._referee = Referee(rules if isinstance(rules, Rules) else _make_rules(rules or {}), action_seconds)
@@ -116,12 +121,11 @@ class TorcsEnv(gymnasium.Env):
             HostError: if hosts keep failing.
         """
         super().reset(seed=seed)
-        start, lateral, host_seed = self._draw_start(options or {})
+        start, metres, lateral, host_seed = self._draw_start(options or {})
         while True:
             try:
                 host = self._ready_host()
-                metres = start * host.track_length if start is not None else self._grid_metres()
-                metres = (options or {}).get("start_metres", metres)
+                metres = start * host.track_length if metres is None else metres
                 self.car, picture = host.reset(metres, lateral, host_seed, draw=self._kind != "state")
                 break
             except HostError as error:
@@ -150,7 +154,7 @@ class TorcsEnv(gymnasium.Env):
         except HostError as error:
             self._lose_host(error)
             info = self._info(self.car) | {"host_restarted": True, "host_error": str(error), "ended_by": "host"}
-            return self._observation, 0.0, False, True, info
+            return copy.deepcopy(self._observation), 0.0, False, True, info
         self._steps_since_failure += 1
         self._observation = self._observe(picture)
         self._count_laps(self.car)
@@ -162,15 +166,19 @@ class TorcsEnv(gymnasium.Env):
         return self._observation, self._reward_scale * self.car.mean_along, bool(reason), truncated, info
 
     def render(self) -> np.ndarray | None:
-        """Return the driver's view, `render_scale` times as large as it is observed; None without a render mode."""
-        if self.render_mode is None or self._host is None:
+        """Return the driver's view, `render_scale` times as large as it is observed; None without a render mode.
+
+        It is black where the host was lost; the next step or reset reports or replaces it.
+        """
+        if self.render_mode is None:
             return None
+        if self.car is None:
+            raise gymnasium.error.ResetNeeded("call reset before render")
         side = self._size * self._render_scale
-        try:
-            return np.frombuffer(self._host.view(), np.uint8).reshape(side, side, 3).copy()
-        except HostError:
-            self._host.kill()  # the next step reports it
-            return np.zeros((side, side, 3), np.uint8)
+        if self._host is not None:
+            with contextlib.suppress(HostError):
+                return np.frombuffer(self._host.view(), np.uint8).reshape(side, side, 3).copy()
+        return np.zeros((side, side, 3), np.uint8)
 
     def close(self) -> None:
         """End the host. May be called more than once."""
@@ -217,7 +225,8 @@ class TorcsEnv(gymnasium.Env):
 
     def _controls(self, action: Any, speed: float) -> controls_.Controls:
         if self._discrete:
-            return controls_.discrete_controls(int(action), speed, self._steer_lock)
+            action = require_action(action, controls_.DISCRETE_ACTIONS)
+            return controls_.discrete_controls(action, speed, self._steer_lock)
         return controls_.continuous_controls(action)
 
     def _observe(self, picture: bytes) -> Observation:
@@ -243,12 +252,15 @@ class TorcsEnv(gymnasium.Env):
         }
 
     # -- bookkeeping ------------------------------------------------------------------------------
-    def _draw_start(self, options: dict[str, Any]) -> tuple[float | None, float, int]:
-        """Draw the start: a fraction of the lap (None: the grid), the position across, the robots' seed."""
+    def _draw_start(self, options: dict[str, Any]) -> tuple[float, float | None, float, int]:
+        """Draw the start: a fraction of the lap, metres from the line where told, the position across, a seed."""
         fraction, lateral = self.np_random.uniform(), self.np_random.uniform(-_START_LATERAL, _START_LATERAL)
         host_seed = int(self.np_random.integers(1 << 31))
-        lateral = lateral if self._random_start else 0.0
-        return (fraction if self._random_start else None), float(options.get("track_pos", lateral)), host_seed
+        metres = options.get("start_metres", None if self._random_start else self._grid_metres())
+        if metres is not None:
+            metres = require_number("start_metres", metres)
+        lateral = require_number("track_pos", options.get("track_pos", lateral if self._random_start else 0.0), -1, 1)
+        return fraction, metres, lateral, host_seed
 
     def _grid_metres(self) -> float:
         return -_GRID_METRES - _GRID_SPACING_METRES * len(self._opponents)
@@ -261,19 +273,16 @@ class TorcsEnv(gymnasium.Env):
 
 
 def _physics_steps(action_seconds: float) -> int:
-    steps = round(action_seconds / _PHYSICS_SECONDS)
-    if not 0.02 - 1e-9 <= action_seconds <= 10 or steps % 10 or abs(steps * _PHYSICS_SECONDS - action_seconds) > 1e-9:
-        raise UserError(f"action_seconds must be a multiple of 0.02 from 0.02 to 10, not {action_seconds}")
+    steps = round(require_number("action_seconds", action_seconds, 0.02, 10) / _PHYSICS_SECONDS)
+    if steps % 10 or abs(steps * _PHYSICS_SECONDS - action_seconds) > 1e-9:
+        raise OptionError(f"action_seconds must be a multiple of 0.02 from 0.02 to 10, not {action_seconds}")
     return steps
 
 
 def _make_rules(limits: dict[str, Any]) -> Rules:
     unknown = set(limits) - {field.name for field in fields(Rules)}
     if unknown:
-        raise UserError(f"rules has no {', '.join(sorted(unknown))}; it has {', '.join(f.name for f in fields(Rules))}")
+        raise OptionError(
+            f"rules has no {', '.join(sorted(unknown))}; it has {', '.join(f.name for f in fields(Rules))}"
+        )
     return Rules(**limits)
-
-
-def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{name} must be one of {', '.join(map(str, choices))}, not {value}")

@@ -155,10 +155,6 @@ class Host:
         except OSError:
             return 0
 
-    def kill(self) -> None:
-        """Kill the process, so that the next request fails: after a failure the two are out of step."""
-        self._process.kill()
-
     def close(self) -> None:
         """End the process. May be called more than once."""
         self._end()
@@ -172,11 +168,18 @@ class Host:
 
     def _ask(self, request: bytes) -> tuple[CarState, bytes]:
         try:
+            self._send(request)
+            *values, picture_bytes = _REPLY.unpack(self._read(_REPLY.size, self.timeout_seconds))
+            return CarState(*values), self._read(picture_bytes, self.timeout_seconds)
+        except BaseException:  # Ctrl-C too: a reply that nobody took would be taken for that to the next request
+            self._process.kill()
+            raise
+
+    def _send(self, request: bytes) -> None:
+        try:
             self._requests.write(request)
         except (OSError, ValueError):  # ValueError: closed
             raise self._failure(self._how_it_ended()) from None
-        *values, picture_bytes = _REPLY.unpack(self._read(_REPLY.size, self.timeout_seconds))
-        return CarState(*values), self._read(picture_bytes, self.timeout_seconds)
 
     def _read(self, size: int, timeout_seconds: float) -> bytes:
         """Read exactly `size` bytes. Never blocks longer than the limit; the host's messages are drained meanwhile."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from asyncrl.envs.options import require_number
 from asyncrl.envs.torcs.process import CarState
-from asyncrl.errors import UserError
 
 _OUT_OF_RACE = 0xFF  # TORCS' flags of a car that is no longer simulated
 _STANDING_METRES_PER_SECOND = 1.0
@@ -21,8 +21,8 @@ class Rules:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and value < 0:
-                raise UserError(f"{name} must be None or at least 0, not {value}")
+            if value is not None:
+                require_number(name, value, 0)
 
 
 class Referee:
