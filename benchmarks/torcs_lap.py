@@ -1,6 +1,6 @@
-"""An agent of `asyncrl/Torcs-v0` beside the scripted driver that follows the road's middle: one lap from the grid each.
+"""Agents of `asyncrl/Torcs-v0` beside the scripted driver that follows the road's middle: laps and scores.
 
-    python benchmarks/torcs_lap.py RUN                  # also a number of episodes from random places of the track
+    python benchmarks/torcs_lap.py RUN [RUN ...]
     python benchmarks/torcs_lap.py RUN --episodes 30 --mode greedy
 
 The script sees the car's numbers, the agent only what it was trained on.
@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import asyncrl
+from asyncrl.agent import Agent
 from asyncrl.envs.torcs import TorcsEnv
 from asyncrl.envs.torcs.autopilot import follow_centre_discrete
+from asyncrl.evaluate import Mode
 
 Driver = Callable[[TorcsEnv, Any], Any]  # (environment, observation) -> action
 
@@ -47,27 +51,32 @@ def scripted(env: TorcsEnv, observation: Any) -> int:
     return follow_centre_discrete(env.car)
 
 
+def learnt(agent: Agent, mode: Mode) -> Driver:
+    """Return `agent` as a driver."""
+    return lambda env, observation: agent.act(observation, mode=mode)
+
+
 def main() -> None:
     """Print a Markdown table: a row for each driver and start."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of a run, or of one of its checkpoints")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, or of their checkpoints")
     parser.add_argument("--mode", choices=("sampled", "greedy"), default="sampled")
-    parser.add_argument("--episodes", type=int, default=10, help="from random places of the track")
+    parser.add_argument("--episodes", type=int, default=10, help="of an agent, from each kind of place")
     args = parser.parse_args()
-    agent = asyncrl.load(args.run)
-
-    def learnt(env: TorcsEnv, observation: Any) -> Any:
-        return agent.act(observation, mode=args.mode)
-
-    drivers = {"scripted": scripted, "agent": learnt}
+    torch.set_num_threads(1)  # one picture at a time
+    agents = {str(run): asyncrl.load(run) for run in args.runs}
+    drivers = {"scripted": scripted, **{name: learnt(agent, args.mode) for name, agent in agents.items()}}
     print("| driver | start | laps | metres | race seconds | score | farthest from the middle | ended by |")
     print("|---|---|---|---|---|---|---|---|")
-    for random_start, episodes in ((False, 1), (True, args.episodes)):
+    for random_start in (False, True):
         env = TorcsEnv(random_start=random_start)
         for name, driver in drivers.items():
+            # From the grid the script drives one lap, always the same.
+            episodes = args.episodes if random_start or name in agents else 1
             drives = []
             for seed in range(episodes):
-                agent.reset()
+                if name in agents:
+                    agents[name].reset()
                 drives.append(drive(env, driver, 10_000 + seed))
             print(row(name, "random" if random_start else "grid", drives), flush=True)
         env.close()
