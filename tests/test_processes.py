@@ -254,7 +254,9 @@ def test_scripts_without_a_main_guard_train(tmp_path, how):
         env=environment(),
         timeout=PATIENCE_SECONDS * 2,
     )
-    assert (done.stdout, done.stderr) == ("trained True 3\n", "")  # once: no worker has run the script again
+    # Once: no worker has run the script again. A slow machine tells its progress before.
+    told = [line for line in done.stdout.splitlines() if " frames/s " not in line]
+    assert (told, done.stderr) == (["trained True 3"], "")
 
 
 def test_importing_asyncrl_is_cheap():
