@@ -27,8 +27,9 @@ class Case:
     """A world that is measured."""
 
     name: str
-    env: str  # its id, or module:function of this folder
+    env: str  # its id
     needs: str  # what `asyncrl envs` calls it
+    options: str = ""  # it is made with, as for --env-options
     ways: tuple[str, ...] = ("gymnasium", "trainer")  # of `envs_alone.py`
     bar: float | None = None  # steps per second of a core that the first way shall reach
     bare: tuple[str, str] | None = None  # a way and what it shall reach nine tenths of: the library without us
@@ -37,7 +38,7 @@ class Case:
 CASES = (
     Case("Labyrinth", "asyncrl/Labyrinth-v0", "Labyrinth", bar=2000),
     Case("TORCS", "asyncrl/Torcs-v0", "TORCS", bar=400),
-    Case("TORCS, 4 opponents", "races:four_opponents", "TORCS", bar=200),
+    Case("TORCS, 4 opponents", "asyncrl/Torcs-v0", "TORCS", "opponents=4", bar=200),
     Case("cartpole, pixels", "dm_control/cartpole-swingup-pixels-v0", "MuJoCo pixels", bar=350),
     Case("half-cheetah, pixels", "asyncrl/HalfCheetah-pixels-v5", "MuJoCo pixels", bar=350),
     Case("half-cheetah", "HalfCheetah-v5", "MuJoCo"),  # alone it is the library's own
@@ -100,9 +101,9 @@ def make_contenders(args: Arguments, cases: list[Case]) -> list[Contender]:
         scripts = {way: ("envs_alone.py", way) for way in case.ways}
         scripts["training"] = ("asyncrl_train.py", "--workers", "1")
         for what, script in scripts.items():
-            name, command = f"{case.name}, {what}", (sys.executable, *script, *window_options(args, case.env))
+            name, options = f"{case.name}, {what}", (*window_options(args, case.env), "--env-options", case.options)
             variables = (("OMP_NUM_THREADS", "1"), ("PYTHONPATH", f"{HERE}:{HERE.parent / 'src'}"))
-            contenders.append(Contender(name, name, command, variables, failure))
+            contenders.append(Contender(name, name, (sys.executable, *script, *options), variables, failure))
     return contenders
 
 

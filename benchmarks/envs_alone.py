@@ -5,7 +5,6 @@ gymnasium   one environment, as gymnasium.make gives it to anybody
 trainer     a batch of them, as the default preset steps it within a worker
 """
 
-import importlib
 from collections.abc import Callable, Iterator
 from itertools import cycle
 
@@ -15,13 +14,14 @@ from meter import Window, window_arguments
 
 from asyncrl.envs import make_envs
 from asyncrl.envs.actions import ActionMap
+from asyncrl.keywords import parse_keywords
 from asyncrl.presets import preset_for
 
 NUM_ACTIONS = 1000  # drawn beforehand
 SEED = 1
 
 
-def step_bare(env_id: str) -> Iterator[int]:
+def step_bare(env_id: str, _: str) -> Iterator[int]:
     """Step a task of dm_control's suite, such as dm_control/cartpole-swingup-v0; yield the steps taken."""
     from dm_control import suite
 
@@ -37,10 +37,9 @@ def step_bare(env_id: str) -> Iterator[int]:
         yield 1
 
 
-def step_gymnasium(env_id: str) -> Iterator[int]:
-    """Step one environment, made by its id or by a function of a module here; yield the steps taken."""
-    module, _, function = env_id.rpartition(":")
-    env = getattr(importlib.import_module(module), function)() if module else gymnasium.make(env_id)
+def step_gymnasium(env_id: str, env_options: str) -> Iterator[int]:
+    """Step one environment; yield the steps taken."""
+    env = gymnasium.make(env_id, **parse_keywords(env_options))
     env.reset(seed=SEED)
     env.action_space.seed(SEED)
     for action in cycle([env.action_space.sample() for _ in range(NUM_ACTIONS)]):
@@ -50,9 +49,9 @@ def step_gymnasium(env_id: str) -> Iterator[int]:
         yield 1
 
 
-def step_as_trainer(env_id: str) -> Iterator[int]:
+def step_as_trainer(env_id: str, env_options: str) -> Iterator[int]:
     """Step what one worker of the default preset steps; yield the agent steps taken."""
-    config = preset_for("fast", env_id)
+    config = preset_for("fast", env_id, env_options=env_options)
     envs = make_envs(config, config.envs_per_worker)
     envs.reset(SEED)
     envs.action_space.seed(SEED)
@@ -62,7 +61,7 @@ def step_as_trainer(env_id: str) -> Iterator[int]:
         yield envs.num_envs
 
 
-WAYS: dict[str, Callable[[str], Iterator[int]]] = {
+WAYS: dict[str, Callable[[str, str], Iterator[int]]] = {
     "bare": step_bare,
     "gymnasium": step_gymnasium,
     "trainer": step_as_trainer,
@@ -73,9 +72,10 @@ def main() -> None:
     """Step, measure, print."""
     parser = window_arguments(__doc__ or "")
     parser.add_argument("way", choices=list(WAYS))
+    parser.add_argument("--env-options", default="")
     args = parser.parse_args()
     window, steps = Window(args.warmup, args.seconds, args.started), 0
-    for taken in WAYS[args.way](args.env):
+    for taken in WAYS[args.way](args.env, args.env_options):
         steps += taken
         if window.is_over(steps):
             break

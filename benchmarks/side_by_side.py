@@ -25,16 +25,27 @@ def add(parts: list[Measurement]) -> Measurement:
     )
 
 
+def measured(process: subprocess.Popen[str]) -> Measurement:
+    """Return what `process` measures; it works on."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("{"):
+            return Measurement(**json.loads(line))
+    sys.exit("one of them failed")
+
+
 def main() -> None:
-    """Start all, wait for all, print their sum."""
+    """Start all, let all work until the last has measured, print their sum."""
     number, *command = sys.argv[1:]
+    # One that ended before the others have measured would take its processor time out of their session's sum.
     processes = [
-        subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) for _ in range(int(number))
+        subprocess.Popen([sys.executable, *command, "--hold"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(int(number))
     ]
-    outputs = [process.communicate()[0] for process in processes]
-    if any(process.returncode for process in processes):
-        sys.exit("one of them failed")
-    print(json.dumps(asdict(add([Measurement(**json.loads(output.splitlines()[-1])) for output in outputs]))))
+    parts = [measured(process) for process in processes]
+    for process in processes:
+        process.communicate()
+    print(json.dumps(asdict(add(parts))))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Agent:
         Raises:
             UserError: if the environment cannot be made or fails.
         """
-        require_repeated(self.config.env, self.repeated_env)
+        require_repeated(self.config, self.repeated_env)
         config = self.config if sticky is None else dataclasses.replace(self.config, sticky=sticky)
         with blaming(f"{config.env} failed"):
             return evaluate(config, self.network, episodes=episodes, mode=mode, seed=seed)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from asyncrl.keywords import parse_keywords
+
 
 def _positive(value: float) -> bool:
     return 0 < value < math.inf
@@ -25,8 +27,17 @@ def _not_negative(value: float) -> bool:
     return 0 <= value < math.inf
 
 
+def _are_keywords(text: str) -> bool:
+    try:
+        parse_keywords(text)
+    except ValueError:
+        return False
+    return True
+
+
 # (field, whether its value is valid, what it must be)
 CHECKS: tuple[tuple[str, Callable, str], ...] = (
+    ("env_options", _are_keywords, "NAME=VALUE,NAME=VALUE, such as opponents=4,car=fast"),
     ("workers", lambda n: 1 <= n <= 1024, "between 1 and 1024"),
     ("envs_per_worker", lambda n: 1 <= n <= 4096, "between 1 and 4096"),
     ("frames", lambda n: 1 <= n <= 10**15, "between 1 and 10**15"),

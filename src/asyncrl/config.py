@@ -10,7 +10,7 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from typing import Any, Literal
 from asyncrl.checks import CHECKS, CONFLICTS
 from asyncrl.errors import UserError
 from asyncrl.handed import hand_over, is_handed
+from asyncrl.keywords import format_keywords, parse_keywords
 from asyncrl.quantities import parse_count, parse_number
 
 Algo = Literal["a3c", "n-step-q", "one-step-q", "one-step-sarsa", "a2c"]
@@ -40,6 +41,8 @@ class Config:
     # Gymnasium id of the environment, or an import path package.module:function that makes one. From Python also a
     # function that makes one.
     env: str = "ALE/Pong-v5"
+    # What it is made with, as NAME=VALUE,NAME=VALUE: opponents=4,car=fast. From Python also a dict.
+    env_options: str = ""
     # Method: a3c (Algorithm S3), n-step-q (S2), one-step-q (1), one-step-sarsa (section 4), or a2c: a3c's
     # synchronous twin, all environments of all workers as one batch.
     algo: Algo = "a3c"
@@ -167,6 +170,8 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("env", "network"):
             object.__setattr__(self, name, hand_over(getattr(self, name)))
+        if isinstance(self.env_options, Mapping):
+            object.__setattr__(self, "env_options", _written(self.env_options))
         if not isinstance(self.env, str) or not self.env:
             raise UserError(
                 f"--env is {self.env!r}: it must be a Gymnasium id, an import path package.module:function, or (from "
@@ -182,6 +187,11 @@ class Config:
         for clashes, line in CONFLICTS:
             if clashes(self):
                 raise UserError(line)
+
+    @property
+    def env_keywords(self) -> dict[str, Any]:
+        """What the environment is made with."""
+        return parse_keywords(self.env_options)
 
     @property
     def initial_learning_rate(self) -> float:
@@ -248,6 +258,13 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     ):
         return hint(value)
     raise UserError(f"{where} is {value!r}: it must be {name}")
+
+
+def _written(keywords: Mapping[str, Any]) -> str:
+    try:
+        return format_keywords(keywords)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--env-options: {error}; make the environment in a function of yours") from None
 
 
 def _is_unicode(text: str) -> bool:

@@ -62,7 +62,8 @@ def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> None:
 
 def _label(run: Path) -> str:
     config = read_config(run / "config.toml")
-    return f"{config.env} {config.algo}-{config.core} {config.preset}, seed {config.seed}"
+    options = f" {config.env_options}" if config.env_options else ""
+    return f"{config.env}{options} {config.algo}-{config.core} {config.preset}, seed {config.seed}"
 
 
 def _curves(run: Path, by_epsilon: bool) -> dict[str, dict[str, np.ndarray]]:

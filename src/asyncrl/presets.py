@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gymnasium import spaces
@@ -178,7 +178,9 @@ def make_preset(name: PresetName, algo: Algo = "a3c") -> Config:
     return dataclasses.replace(config, **_FOR_ACTION_VALUES.get(name, {}) | one_step)
 
 
-def preset_for(name: PresetName, env: str | None, algo: Algo = "a3c") -> Config:
+def preset_for(
+    name: PresetName, env: str | None, algo: Algo = "a3c", env_options: str | Mapping[str, Any] = ""
+) -> Config:
     """Return the preset `name` as it is for `algo` in the world `env`, which is built once to see its spaces.
 
     Raises:
@@ -186,16 +188,17 @@ def preset_for(name: PresetName, env: str | None, algo: Algo = "a3c") -> Config:
     """
     if env is None:
         return make_preset(name, algo)
+    world = Config(env=env, env_options=env_options)  # type: ignore[arg-type]
     if is_atari(env) or name not in {*_FOR_VECTORS, *_FOR_CONTINUOUS, "paper57"}:
-        return dataclasses.replace(make_preset(name, algo), env=env)
-    observations, actions = _spaces(env)
+        return dataclasses.replace(make_preset(name, algo), env=env, env_options=world.env_options)
+    observations, actions = _spaces(world)
     if isinstance(actions, spaces.Box):
         name = _FOR_CONTINUOUS.get(name, name)
     elif not is_image(observations):
         name = _FOR_VECTORS.get(name, name)
     elif _is_picture(observations):
         name = _FOR_PICTURES.get(name, name)
-    config = dataclasses.replace(make_preset(name, algo), env=env)
+    config = dataclasses.replace(make_preset(name, algo), env=env, env_options=world.env_options)
     return _off_atari(config, observations) if name.startswith("paper") else config
 
 
@@ -221,7 +224,7 @@ def _is_picture(observations: spaces.Space) -> bool:
     )
 
 
-def _spaces(env: str) -> tuple[spaces.Space, spaces.Space]:
+def _spaces(world: Config) -> tuple[spaces.Space, spaces.Space]:
     # What the environment prints is no output of ours.
-    with contextlib.redirect_stdout(sys.stderr), opened_envs(Config(env=env), 1) as envs:
+    with contextlib.redirect_stdout(sys.stderr), opened_envs(world, 1) as envs:
         return envs.observation_space, envs.action_space

@@ -85,7 +85,9 @@ def train(
     named: Any = hand_over(env)
     if named is not None:
         settings["env"] = named
-    config = dataclasses.replace(config or preset_for(preset, named, settings.get("algo", "a3c")), **settings)
+    if config is None:
+        config = preset_for(preset, named, settings.get("algo", "a3c"), settings.get("env_options", ""))
+    config = dataclasses.replace(config, **settings)
     return _train(config, new_run_dir(config), None, show or PlainDisplay(config).show, announce)
 
 
@@ -168,7 +170,7 @@ def _opened(
 
 def _changed(config: Config, run_dir: Path, checkpoint: Checkpoint, env: object, changes: dict[str, Any]) -> Config:
     """Return `config` with what a resume may change, if there is something left to do."""
-    require_repeated(config.env, config.env if env is not None else None)
+    require_repeated(config, config.env if env is not None else None)
     fixed = sorted(set(changes) - _MAY_CHANGE)
     if fixed:
         raise UserError(f"{fixed[0]} cannot change on resume: only {', '.join(sorted(_MAY_CHANGE))} can")

@@ -33,11 +33,11 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
     if file is not None:
         config = read_config(Path(file))
         if named is None:
-            require_repeated(config.env, None)
+            require_repeated(config, None)
         config = dataclasses.replace(config, run_dir=None)  # another run's
     else:
         named = named or usual_env
         algo = peek(rest, "--algo")
         known = algo if algo in get_args(Algo) else "a3c"  # the parser will complain
-        config = preset_for(preset or "fast", named, known)  # type: ignore[arg-type]
+        config = preset_for(preset or "fast", named, known, peek(rest, "--env-options") or "")  # type: ignore[arg-type]
     return named, config if env is None else dataclasses.replace(config, env=env), rest

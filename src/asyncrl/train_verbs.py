@@ -85,13 +85,16 @@ def _report(run: "Run", as_json: bool) -> int:
         print(json_line(row))
         return code
     from asyncrl.quantities import format_duration
+    from asyncrl.trust import may_import
 
     ends = {"frames": "done", "time": "time is up", "score": "the score is reached", "order": "replayed"}
     end = ends.get(outcome.reason, outcome.reason)
     path, name = shlex.quote(str(run.path)), program()
+    again = f" --env {shlex.quote(run.config.env)}" if may_import(run.config) else ""
     print(
         f"{end} after {progress.frames:,} frames, {format_duration(progress.seconds)}\n"
-        f"  {name} eval {path}\n  {name} record {path} out.mp4\n  {name} resume {path}{_further(outcome)}"
+        f"  {name} eval {path}{again}\n  {name} record {path} out.mp4{again}\n"
+        f"  {name} resume {path}{again}{_further(outcome)}"
     )
     return code
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from asyncrl.config import Config
 from asyncrl.envs.make import is_import_path
+from asyncrl.envs.registration import our_spec
 from asyncrl.errors import UserError
 from asyncrl.handed import hand_over, is_handed, require_function
 
@@ -23,15 +24,22 @@ def repeat(config: Config, env: str | Callable[..., Any] | None, network: Callab
     return dataclasses.replace(config, **{name: value for name, value in given.items() if value is not None})
 
 
-def require_repeated(env: str, repeated: str | None) -> None:
-    """Check that an import path read from a file has been repeated by the user.
+def require_repeated(config: Config, repeated: str | None) -> None:
+    """Check that an environment read from a file has been repeated by the user if making it may import a module.
 
     Raises:
-        UserError: if `env` would import a module and `repeated` is not the same, or is another environment altogether.
+        UserError: if it may and `repeated` is not the same, or is another environment altogether.
     """
+    env = config.env
     if repeated is not None and repeated != env:
         raise UserError(f"the run was trained on {env}, not on {repeated}")
     if is_handed(env):
         require_function(env, "env")
-    if is_import_path(env) and repeated is None:
-        raise UserError(f"the run's environment imports code ({env}): repeat it with --env {env} if you trust it")
+    if repeated is None and may_import(config):
+        what = f"imports code ({env})" if is_import_path(env) else f"is made with {config.env_options}"
+        raise UserError(f"the run's environment {what}: repeat it with --env {env} if you trust it")
+
+
+def may_import(config: Config) -> bool:
+    """Return whether making the environment may import a module: that of its path, or one that an option names."""
+    return is_import_path(config.env) or (bool(config.env_options) and our_spec(config.env) is None)

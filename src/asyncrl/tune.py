@@ -137,7 +137,8 @@ def command_of(config: Config, out: Path | None) -> str:
     """Return the command that trains with the proposal."""
     if out is not None:
         return f"{program()} train --config {shlex.quote(str(out))}"
-    words = ["train", config.env, "--preset", config.preset]
+    words = ["train", config.env, *(["--env-options", config.env_options] if config.env_options else [])]
+    words += ["--preset", config.preset]
     words += [f"--workers={config.workers}", f"--envs-per-worker={config.envs_per_worker}"]
     return f"{program()} {shlex.join(words)}"
 

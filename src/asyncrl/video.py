@@ -43,7 +43,7 @@ def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, m
     Raises:
         UserError: if the path cannot be written, the video extra is missing, or the world renders no pictures.
     """
-    require_repeated(agent.config.env, agent.repeated_env)
+    require_repeated(agent.config, agent.repeated_env)
     if path.suffix != ".mp4":
         raise UserError(f"{path} must end in .mp4")
     require_place(path)

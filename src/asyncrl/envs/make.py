@@ -31,11 +31,13 @@ def make_envs(config: Config, num_envs: int) -> Environments:
         UserError: for an unknown name, a missing extra, or an environment that cannot be built.
     """
     if is_atari(config.env):
+        if config.env_options:
+            raise UserError("--env-options are for other worlds: Atari games are as the paper has them, or --sticky")
         threads = available_cores() if config.algo == "a2c" else 1
         return AtariEnvironments(rom_name(config.env), num_envs, sticky=config.sticky, threads=threads)
     if config.sticky:
         raise UserError(f"--sticky is for Atari games, but {config.env} is none")
-    return GymnasiumEnvironments(_environment_maker(config.env), num_envs)
+    return GymnasiumEnvironments(_environment_maker(config), num_envs)
 
 
 @contextlib.contextmanager
@@ -57,7 +59,7 @@ def make_filmed_env(config: Config) -> FilmedEnvironment:
     """Build one environment of `config.env` that shows itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium's, of worlds without pictures: filming them ends in one line anyway
-        return FilmedEnvironment(_environment_maker(config.env, render_mode="rgb_array"))
+        return FilmedEnvironment(_environment_maker(config, render_mode="rgb_array"))
 
 
 def is_atari(env: str) -> bool:
@@ -70,23 +72,33 @@ def is_import_path(env: str) -> bool:
     return ":" in env
 
 
-def _environment_maker(env: str, **how: Any) -> Callable[[], gymnasium.Env]:
+def _environment_maker(config: Config, **how: Any) -> Callable[[], gymnasium.Env]:
+    """Return what makes `config.env` with its options, and `how`, which a function of the user need not take."""
+    env, options = config.env, config.env_keywords
     if is_handed(env):
-        return functools.partial(_call, require_function(env, "env"), env, how)
+        return functools.partial(_call, require_function(env, "env"), env, options, how)
     module, _, name = env.rpartition(":")
     if module and not re.search(r"-v\d+$", name):
-        return functools.partial(_call, _imported_function(module, name), env, how)
+        return functools.partial(_call, _imported_function(module, name), env, options, how)
     spec = our_spec(env)  # also where the package is used without being installed
     if spec is None:
         _check_registered(env)
         if how and _is_gymnasium_mujoco(env):
             find_backend()  # it would look for a screen, and fail without one
+    elif fixed := sorted(set(options) & {*spec.kwargs, "entry_point"}):
+        # A file of a stranger must not make other environments, and their modules, of ours.
+        raise UserError(f"--env-options cannot change {fixed[0]}: {env} is made of it")
 
     def make() -> gymnasium.Env:
         try:
-            return gymnasium.make(env if spec is None else spec, **how)
+            return gymnasium.make(env if spec is None else spec, **options, **how)
         except UserError:
             raise
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unknown is None or unknown[1] not in options:
+                raise
+            raise UserError(f"--env-options: {env} has no option {unknown[1]}") from error
         except (gymnasium.error.Error, ImportError) as error:
             lacks_mujoco = isinstance(error, gymnasium.error.DependencyNotInstalled) and _is_gymnasium_mujoco(env)
             why = f"it needs MuJoCo: {MUJOCO_COMMAND}" if lacks_mujoco else _first_line(error)
@@ -95,11 +107,11 @@ def _environment_maker(env: str, **how: Any) -> Callable[[], gymnasium.Env]:
     return make
 
 
-def _call(function: Callable[..., Any], env: str, how: dict[str, Any]) -> gymnasium.Env:
+def _call(function: Callable[..., Any], env: str, options: dict[str, Any], how: dict[str, Any]) -> gymnasium.Env:
     """Make an environment by the user's function, which need not take arguments such as render_mode."""
     parameters = inspect.signature(function).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    made = function(**{name: value for name, value in how.items() if takes_all or name in parameters})
+    made = function(**options, **{name: value for name, value in how.items() if takes_all or name in parameters})
     if not isinstance(made, gymnasium.Env):
         raise UserError(f"{env} made a {type(made).__name__}: it must return a gymnasium.Env")
     return made
