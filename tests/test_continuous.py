@@ -84,6 +84,18 @@ def test_the_variance_is_the_softplus_and_never_nothing() -> None:
     assert torch.isfinite(policy.log_prob(torch.zeros(1, 3, 2))).all()
 
 
+def test_a_smallest_deviation_is_never_undercut() -> None:
+    observations, actions = spaces.Box(-1.0, 1.0, (3,), np.float32), spaces.Box(-1.0, 1.0, (2,), np.float32)
+    certain, x = [], torch.zeros(1, 1, 3)
+    for deviation in (0.001, 0.2):
+        network = make_network(Config(min_deviation=deviation), observations, actions)
+        with torch.no_grad():
+            network.policy.bias.fill_(-500.0)
+            outputs, _ = network(x, torch.zeros(1, 1, dtype=torch.bool), network.initial_state(1))
+        certain.append(outputs.policy.variance.sqrt().flatten().tolist())
+    assert certain == [pytest.approx([0.001]), pytest.approx([0.2])]
+
+
 def test_a_bounded_mean_stays_where_the_bounds_are_finite() -> None:
     low = np.array([-2, -np.inf, -1], np.float32)
     head = policy_head(spaces.Box(low, np.array([2, 1, 1], np.float32)), "x", spherical=True, bounds_mean=True)

@@ -138,4 +138,4 @@ def _one_line(complaint: str) -> str:
     unknown = re.search(r"Unrecognized options: .*?(--[\w-]+)", first)
     options = re.findall(r"(?<!\S)(--[\w-]+)", " ".join(blocks[1:]).partition("For full helptext")[0])
     near = difflib.get_close_matches(unknown[1], options, n=1, cutoff=0.0) if unknown else []
-    return first + (f": did you mean {near[0]}?" if near else "")
+    return first.rstrip(".") + (f": did you mean {near[0]}?" if near else "")

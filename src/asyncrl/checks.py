@@ -46,6 +46,7 @@ CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("seed", lambda n: 0 <= n < 2**31, "between 0 and 2147483647"),
     ("reward_scale", _positive, "positive"),
     ("t_max", lambda n: n is None or 1 <= n <= 10_000, "between 1 and 10000, or none for whole episodes"),
+    ("min_deviation", lambda x: 1e-6 <= x <= 1e3, "between 0.000001 and 1000"),
     ("gamma", _fraction, "between 0 and 1"),
     ("gae_lambda", _fraction, "between 0 and 1"),
     ("entropy_cost", _not_negative, "0 or more"),

@@ -114,6 +114,8 @@ class Config:
     separate_networks: bool = False
     # Variance of continuous actions: spherical, one for all dimensions (supplement 9), or one per-dimension.
     policy_variance: Literal["spherical", "per-dimension"] = "spherical"
+    # Smallest standard deviation of continuous actions, whose bounds are -1 and 1. Paper: none is stated.
+    min_deviation: float = 0.001
     # Mean of continuous actions: linear (supplement 9), or tanh, which stays within their bounds where finite.
     policy_mean: Literal["linear", "tanh"] = "linear"
     # Initial weights: torch (uniform +-1/sqrt(fan-in), as the authors' Torch) or orthogonal.

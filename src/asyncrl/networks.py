@@ -170,6 +170,7 @@ def _assemble(
             config.env,
             spherical=config.policy_variance == "spherical",
             bounds_mean=config.policy_mean == "tanh",
+            min_deviation=config.min_deviation,
         )
         trunk = _make_trunk(config, observations, statistics)
         if config.separate_networks:

@@ -16,7 +16,7 @@ from torch import Tensor
 from asyncrl import losses
 from asyncrl.errors import DivergedError, UserError
 
-VARIANCE_FLOOR = 1e-6  # a log-probability must stay finite when the policy becomes certain
+MIN_DEVIATION = 1e-3  # a log-probability must stay finite when the policy becomes certain
 
 
 class Categorical(NamedTuple):
@@ -118,13 +118,16 @@ class PolicyHead(NamedTuple):
     make: Callable[[Tensor], Policy]  # from outputs [T, B, num_outputs]
 
 
-def policy_head(space: spaces.Space, env: str, *, spherical: bool, bounds_mean: bool) -> PolicyHead:
+def policy_head(
+    space: spaces.Space, env: str, *, spherical: bool, bounds_mean: bool, min_deviation: float = MIN_DEVIATION
+) -> PolicyHead:
     """Return the head for the actions of `space`.
 
     Args:
         space: of one environment's actions.
         spherical: whether a Gaussian has one variance for all dimensions, as in the paper.
         bounds_mean: whether its mean stays within the bounds, where these are finite; not in the paper.
+        min_deviation: of a Gaussian.
         env: to name in complaints.
 
     Raises:
@@ -139,7 +142,8 @@ def policy_head(space: spaces.Space, env: str, *, spherical: bool, bounds_mean: 
         dimensions = int(np.prod(space.shape))
         bounded = torch.from_numpy(np.isfinite(space.low) & np.isfinite(space.high)).flatten() if bounds_mean else None
         return PolicyHead(
-            dimensions + (1 if spherical else dimensions), lambda x: make_gaussian(x, dimensions, bounded)
+            dimensions + (1 if spherical else dimensions),
+            lambda outputs: make_gaussian(outputs, dimensions, bounded, min_deviation),
         )
     raise UserError(
         f"{env} takes {space}: only Discrete, one row of MultiDiscrete and Box actions of floats are supported; "
@@ -157,18 +161,21 @@ def make_multi_categorical(outputs: Tensor, sizes: list[int]) -> MultiCategorica
     return MultiCategorical(tuple(make_categorical(part) for part in outputs.split(sizes, -1)))
 
 
-def make_gaussian(outputs: Tensor, dimensions: int, bounded: Tensor | None = None) -> Gaussian:
+def make_gaussian(
+    outputs: Tensor, dimensions: int, bounded: Tensor | None = None, min_deviation: float = MIN_DEVIATION
+) -> Gaussian:
     """Return the Gaussian whose mean is linear and whose variance is the softplus of the rest (supplement 9).
 
-    Paper: no floor is stated; 1e-6 is added to the variance.
+    Paper: no floor is stated; by default 1e-6 is added to the variance.
 
     Args:
         outputs: [T, B, dimensions and variances].
         dimensions: A.
         bounded: [A] bool, where the mean is a tanh: a linear one may run far out of the bounds, where all draws are
             clipped to the same action and nothing calls it back.
+        min_deviation: its square is added to the variance.
     """
     mean, rest = outputs.split([dimensions, outputs.shape[-1] - dimensions], -1)
     if bounded is not None:
         mean = torch.where(bounded.to(mean.device), mean.tanh(), mean)
-    return Gaussian(mean, torch.nn.functional.softplus(rest) + VARIANCE_FLOOR)
+    return Gaussian(mean, torch.nn.functional.softplus(rest) + min_deviation**2)
