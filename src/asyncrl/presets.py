@@ -68,7 +68,6 @@ def fast_pixels_preset() -> Config:
         frames=2_000_000,
         learning_rate=5e-4,
         epsilon=1e-5,
-        entropy_cost=0.004,
         reward_scale=0.2,
         max_grad_norm=0.5,
     )
