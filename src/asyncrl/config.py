@@ -29,7 +29,16 @@ UpdateDiscipline = Literal["hogwild", "locked", "synchronous"]
 Schedule = Literal["processes", "simulated"]
 DelayName = Literal["constant", "uniform", "exponential", "gamma", "pareto"]
 Device = Literal["cpu", "cuda"]
-PresetName = Literal["fast", "paper", "paper57", "fast-pixels", "fast-vector", "fast-continuous", "paper-continuous"]
+PresetName = Literal[
+    "fast",
+    "paper",
+    "paper57",
+    "fast-pixels",
+    "fast-vector",
+    "fast-continuous",
+    "fast-continuous-pixels",
+    "paper-continuous",
+]
 Initialization = Literal["torch", "orthogonal"]
 Scaling = Literal["none", "sqrt", "linear"]
 
@@ -49,8 +58,9 @@ class Config:
     # ff, or lstm: recurrent cells after the last hidden layer (section 5.1).
     core: Core = "ff"
     # Where the settings start from: fast (least wall-clock time), paper (supplement 8) or paper57 (section 5.1); for
-    # continuous actions the first two mean fast-continuous and paper-continuous (supplement 9); fast means fast-pixels
-    # for images of other worlds than Atari, and fast-vector where observations are no images.
+    # continuous actions the first two mean fast-continuous (from images fast-continuous-pixels) and paper-continuous
+    # (supplement 9); fast means fast-pixels for images of other worlds than Atari, and fast-vector where observations
+    # are no images.
     preset: PresetName = "fast"
     # Seed of everything random, 0 to 2147483647. Several workers race, so equal seeds give equal runs only with one
     # worker.
