@@ -19,12 +19,14 @@ POLL_SECONDS = 0.02
 def watch(trainer: Trainer, window: Window, hold: bool) -> None:
     """Measure while `trainer` runs, then ask it to stop. Start-up ends when every worker has made an update."""
     updates, steps = (trainer.store.counters[:-1, counter] for counter in (Counter.UPDATES, Counter.STEPS))
-    while not window.is_over(int(steps.sum()) if updates.all() else 0):
-        time.sleep(POLL_SECONDS)
-    if hold:
-        window.print_measurement()
-        sys.stdin.read()
-    trainer.interrupted = True
+    try:
+        while not window.is_over(int(steps.sum()) if updates.all() else 0):
+            time.sleep(POLL_SECONDS)
+        if hold:
+            window.print_measurement()
+            sys.stdin.read()
+    finally:
+        trainer.interrupted = True
 
 
 def main() -> None:

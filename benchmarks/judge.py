@@ -24,7 +24,7 @@ class Scripted(nn.Module):
     def __init__(self, path: Path, envs: Environments) -> None:
         super().__init__()
         self.script = torch.jit.load(str(path))
-        self.make_policy = policy_head(envs.action_space, False, "the game").make
+        self.make_policy = policy_head(envs.action_space, "the game", spherical=False, bounds_mean=False).make
 
     def initial_state(self, batch: int) -> CoreState:
         """Return the state of a network without memory."""

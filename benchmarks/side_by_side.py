@@ -42,9 +42,13 @@ def main() -> None:
         subprocess.Popen([sys.executable, *command, "--hold"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(int(number))
     ]
-    parts = [measured(process) for process in processes]
-    for process in processes:
-        process.communicate()
+    try:
+        parts = [measured(process) for process in processes]
+        for process in processes:
+            process.communicate()
+    finally:
+        for process in processes:
+            process.terminate()  # those that outlive another's failure
     print(json.dumps(asdict(add(parts))))
 
 

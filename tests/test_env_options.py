@@ -1,8 +1,10 @@
 """Options of environments: their text, and who may have them passed on."""
 
+import math
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 
 import asyncrl
@@ -28,6 +30,8 @@ def test_values_are_read_as_what_they_look_like():
         "track": "oval/e-track-5",
         "list": "[1]",
     }
+    assert parse_keywords("a=False,b=TRUE,c=None") == {"a": False, "b": True, "c": None}  # as Python spells them
+    assert parse_keywords("a=NaN,b=" + "[" * 100_000) == {"a": "NaN", "b": "[" * 100_000}
     assert parse_keywords("") == {}
     assert parse_keywords("empty=") == {"empty": ""}
     assert parse_keywords("name=two words") == {"name": "two words"}
@@ -39,6 +43,7 @@ def test_values_are_read_as_what_they_look_like():
         {},
         {"a": 1, "b": -2.5e-7, "c": True, "d": None},
         {"a": "4"},
+        {"a": "None", "b": "true", "c": "[1]", "d": "-"},
         {"a": "x,y=z"},
         {"a": 'say "x"'},
         {"a": "null", "b": ""},
@@ -56,9 +61,15 @@ def test_other_texts_are_refused(text):
         Config(env_options=text)
 
 
-def test_lists_are_refused_from_python():
-    with pytest.raises(UserError, match=r"--env-options: .*function of yours"):
-        Config(env_options={"opponents": ["berniw", "inferno"]})  # type: ignore[arg-type]
+@pytest.mark.parametrize("value", [["berniw", "inferno"], math.nan, {}, b"x", np.zeros(2)])
+def test_what_a_line_cannot_hold_is_refused_from_python(value):
+    with pytest.raises(UserError, match=r"--env-options: opponents is .* only .*function of yours"):
+        Config(env_options={"opponents": value})  # type: ignore[arg-type]
+
+
+def test_numbers_may_be_numpys():
+    options: Any = {"a": np.int64(6), "b": np.float32(0.5), "c": np.bool_(True)}
+    assert Config(env_options=options).env_options == "a=6,b=0.5,c=true"
 
 
 def test_the_environment_is_made_with_them():
@@ -89,7 +100,11 @@ def test_a_function_gets_them_with_or_without_a_render_mode():
         ("CartPole-v1", "gravity=3", "CartPole-v1 has no option gravity"),
         ("ALE/Pong-v5", "mode=1", "--env-options are for other worlds"),
         ("asyncrl/HalfCheetah-pixels-v5", "task=os:x-v0", "cannot change task"),
+        ("asyncrl.envs:asyncrl/HalfCheetah-pixels-v5", "task=os:x-v0", "cannot change task"),
         ("asyncrl/Catch-v0", "entry_point=os:system", "cannot change entry_point"),
+        ("asyncrl/Catch-v0", "render_mode=rgb_array", "no id or render_mode"),
+        ("asyncrl/Catch-v0", "rows=1,\nb", "--env-options is 'rows=1,"),
+        ("os:getcwd", "x=1", "os:getcwd takes no x"),
         ("asyncrl/Catch-v0", "rows=x", "asyncrl/Catch-v0 "),
     ],
 )
@@ -109,7 +124,7 @@ def test_a_run_keeps_them_and_of_a_stranger_they_must_be_repeated(tmp_path, caps
     assert read_config(path / "config.toml").env_options == "sutton_barto_reward=true"
     assert run.agent().evaluate(1)[0].score == -1.0  # with that option an episode is worth the end of it
     assert main(["eval", str(path), "--episodes", "1"]) == 2
-    assert "is made with sutton_barto_reward=true: repeat it with --env CartPole-v1" in capsys.readouterr().err
+    assert "is made with 'sutton_barto_reward=true': repeat it with --env CartPole-v1" in capsys.readouterr().err
     assert main(["eval", str(path), "--episodes", "1", "--env", "CartPole-v1"]) == 0
 
 
@@ -129,3 +144,37 @@ def test_the_preset_follows_the_spaces_that_options_make():
     presets = [preset_for("fast", handed, env_options={"continuous": continuous}) for continuous in (True, False)]
     assert [config.preset for config in presets] == ["fast-continuous", "fast"]
     assert [config.env_options for config in presets] == ["continuous=true", "continuous=false"]
+
+
+def write_run(folder, lines):
+    folder.mkdir()
+    file = folder / "config.toml"
+    file.write_text(lines)
+    return file
+
+
+def test_a_file_of_a_stranger_says_all_it_would_make(tmp_path, capsys):
+    env = "asyncrl.envs:asyncrl/HalfCheetah-pixels-v5"
+    file = write_run(tmp_path / "run", f'env = "{env}"\nenv_options = "task=\\u001b[2Kos:x-v0"\n')
+    assert main(["train", "--config", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert "imports code" in told and r"is made with 'task=\x1b[2Kos:x-v0'" in told and "\x1b" not in told
+    assert main(["train", env, "--config", str(file)]) == 2  # repeated, but our id stays what it is
+    assert "cannot change task" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--env-options", ""], ["--env_options="], []])
+def test_options_of_a_file_are_for_its_own_environment(tmp_path, options):
+    file = write_run(
+        tmp_path / "other", 'env = "asyncrl/Catch-v0"\nenv_options = "rows=6"\nframes = 300\nworkers = 1\n'
+    )
+    env = [] if options else ["CartPole-v1"]  # no options given: none for another environment
+    assert main(["train", *env, "--config", str(file), *options, "--run-dir", str(tmp_path / "run")]) == 0
+    assert read_config(tmp_path / "run" / "config.toml").env_options == ""
+
+
+def test_options_of_a_configuration_are_for_its_own_environment(tmp_path):
+    config = Config(env="asyncrl/Catch-v0", env_options="rows=6", frames=200, workers=1)
+    for env, kept in (("asyncrl/Catch-v0", "rows=6"), (None, "rows=6"), ("CartPole-v1", "")):
+        run = asyncrl.train(env, config=config, run_dir=tmp_path / str(len(str(env))), announce=str)
+        assert run.config.env_options == kept

@@ -28,7 +28,7 @@ class Agent:
         config: of its run.
         network: with its parameters.
         checkpoint: where they come from.
-        env: the environment as the user repeated it, which an import path needs before it may be built.
+        env: the environment as the user repeated it, where `may_import` (trust.py) wants that before it is built.
     """
 
     def __init__(self, config: Config, network: Network, checkpoint: Checkpoint, env: str | None) -> None:
@@ -89,7 +89,8 @@ def load(
     Args:
         path: folder of the run or of the checkpoint.
         checkpoint: "latest" or "best", if `path` is a run.
-        env: repeats the run's environment if that is an import path or a function, and the agent is to be evaluated.
+        env: repeats the run's environment if that is an import path, a function, or not ours and made with options, and
+            the agent is to be evaluated.
         network: repeats the run's network if that is a function.
 
     Raises:

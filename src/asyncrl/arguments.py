@@ -117,10 +117,9 @@ def peek(args: Sequence[str], option: str) -> str | None:
     """Return the value of `option` ("--preset x" or "--preset=x") before anything is parsed; the last one counts."""
     found = None
     for i, arg in enumerate(args):
-        if arg == option and i + 1 < len(args):
-            found = args[i + 1]
-        elif arg.startswith(option + "="):
-            found = arg.partition("=")[2]
+        name, equals, value = arg.partition("=")
+        if name.replace("_", "-") == option and (equals or i + 1 < len(args)):
+            found = value if equals else args[i + 1]
     return found
 
 

@@ -29,15 +29,14 @@ def _not_negative(value: float) -> bool:
 
 def _are_keywords(text: str) -> bool:
     try:
-        parse_keywords(text)
+        return not {"id", "render_mode"} & set(parse_keywords(text))
     except ValueError:
         return False
-    return True
 
 
 # (field, whether its value is valid, what it must be)
 CHECKS: tuple[tuple[str, Callable, str], ...] = (
-    ("env_options", _are_keywords, "NAME=VALUE,NAME=VALUE, such as opponents=4,car=fast"),
+    ("env_options", _are_keywords, "NAME=VALUE,NAME=VALUE, such as opponents=4,car=fast (no id or render_mode)"),
     ("workers", lambda n: 1 <= n <= 1024, "between 1 and 1024"),
     ("envs_per_worker", lambda n: 1 <= n <= 4096, "between 1 and 4096"),
     ("frames", lambda n: 1 <= n <= 10**15, "between 1 and 10**15"),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asyncrl.checks import CHECKS, CONFLICTS
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, shortened
 from asyncrl.handed import hand_over, is_handed
 from asyncrl.keywords import format_keywords, parse_keywords
 from asyncrl.quantities import parse_count, parse_number
@@ -194,8 +194,10 @@ class Config:
                 continue
             object.__setattr__(self, name, _typed(getattr(self, name), hint, f"--{name.replace('_', '-')}"))
         for name, valid, hint in CHECKS:
-            if not valid(getattr(self, name)):
-                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}: it must be {hint}")
+            value = getattr(self, name)
+            if not valid(value):
+                told = shortened(value) if isinstance(value, str) else value
+                raise UserError(f"--{name.replace('_', '-')} is {told}: it must be {hint}")
         for clashes, line in CONFLICTS:
             if clashes(self):
                 raise UserError(line)

@@ -5,6 +5,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+LONGEST = 200  # characters of somebody's text in a line
+
 
 class UserError(Exception):
     """A mistake in what the user asked: one line saying what is wrong and what to do. The command line exits with 2."""
@@ -27,6 +29,11 @@ def require_place(path: Path) -> None:
         raise UserError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def shortened(text: str) -> str:
+    """Return `text`, which may be a stranger's, on one line of a bearable length."""
+    return repr(text if len(text) <= LONGEST else text[:LONGEST] + "...")
 
 
 @contextlib.contextmanager

@@ -87,6 +87,8 @@ def train(
         settings["env"] = named
     if config is None:
         config = preset_for(preset, named, settings.get("algo", "a3c"), settings.get("env_options", ""))
+    if named not in (None, config.env):  # the options are of its own environment
+        settings = {"env_options": "", **settings}
     config = dataclasses.replace(config, **settings)
     return _train(config, new_run_dir(config), None, show or PlainDisplay(config).show, announce)
 
@@ -104,8 +106,8 @@ def resume(
 
     Args:
         path: of the run, or of one of its checkpoints.
-        env: must repeat the run's environment if that is an import path or a function: opening a run never imports
-            code by itself.
+        env: must repeat the run's environment if that is an import path, a function, or not ours and made with
+            options: opening a run never imports code by itself.
         network: must repeat the run's network if that is a function.
         show: as in `train`.
         announce: as in `train`.

@@ -31,7 +31,7 @@ class EvalArguments:
     checkpoint: Literal["latest", "best"] = "latest"
     # Of environments and draws, 0 to 2147483647.
     seed: int = 0
-    # Repeats the run's environment, if that is an import path.
+    # Repeats the run's environment, if that is an import path, or made with options and not ours.
     env: str | None = None
     # Report in JSON.
     json: bool = False
@@ -93,7 +93,7 @@ class RecordArguments:
     checkpoint: Literal["latest", "best"] = "latest"
     # Of environment and draws, 0 to 2147483647.
     seed: int = 0
-    # Repeats the run's environment, if that is an import path.
+    # Repeats the run's environment, if that is an import path, or made with options and not ours.
     env: str | None = None
     # Report in JSON.
     json: bool = False

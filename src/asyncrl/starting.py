@@ -29,9 +29,11 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
         raise UserError("--preset and --config both say where to start from: give one of them")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"there is no preset {preset}: {', '.join(PRESETS)} are all")
-    named = env or peek(rest, "--env")
+    named, options = env or peek(rest, "--env"), peek(rest, "--env-options")
     if file is not None:
         config = read_config(Path(file))
+        if options is not None or named not in (None, config.env):  # the file's are of its own environment
+            config = dataclasses.replace(config, env_options=options or "")
         if named is None:
             require_repeated(config, None)
         config = dataclasses.replace(config, run_dir=None)  # another run's
@@ -39,5 +41,5 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
         named = named or usual_env
         algo = peek(rest, "--algo")
         known = algo if algo in get_args(Algo) else "a3c"  # the parser will complain
-        config = preset_for(preset or "fast", named, known, peek(rest, "--env-options") or "")  # type: ignore[arg-type]
+        config = preset_for(preset or "fast", named, known, options or "")  # type: ignore[arg-type]
     return named, config if env is None else dataclasses.replace(config, env=env), rest

@@ -68,7 +68,7 @@ class ResumeArguments:
     workers: int | None = None
     # Seconds between evaluations.
     eval_every: float | None = None
-    # Repeats the run's environment, if that is an import path.
+    # Repeats the run's environment, if that is an import path, or made with options and not ours.
     env: str | None = None
     # Report in JSON, one object a line.
     json: bool = False

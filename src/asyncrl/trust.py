@@ -7,7 +7,7 @@ from typing import Any
 from asyncrl.config import Config
 from asyncrl.envs.make import is_import_path
 from asyncrl.envs.registration import our_spec
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, shortened
 from asyncrl.handed import hand_over, is_handed, require_function
 
 
@@ -36,7 +36,9 @@ def require_repeated(config: Config, repeated: str | None) -> None:
     if is_handed(env):
         require_function(env, "env")
     if repeated is None and may_import(config):
-        what = f"imports code ({env})" if is_import_path(env) else f"is made with {config.env_options}"
+        options = f"is made with {shortened(config.env_options)}" if config.env_options else ""
+        code = f"imports code ({env})" if is_import_path(env) else ""
+        what = " and ".join(filter(None, (code, options)))
         raise UserError(f"the run's environment {what}: repeat it with --env {env} if you trust it")
 
 

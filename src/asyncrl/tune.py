@@ -19,6 +19,7 @@ from asyncrl.errors import UserError, require_place
 from asyncrl.machine import available_cores
 from asyncrl.speed import Speed, measure_speed, trainable
 from asyncrl.start import fresh_start
+from asyncrl.trust import may_import
 
 NEAR_BEST = 0.95  # of the fastest: as good, if it has fewer environments
 BATCHES = (8, 4, 16, 2, 32, 1, 64)  # most promising first, should time run out
@@ -136,7 +137,8 @@ def choose(trials: Sequence[Trial]) -> Trial:
 def command_of(config: Config, out: Path | None) -> str:
     """Return the command that trains with the proposal."""
     if out is not None:
-        return f"{program()} train --config {shlex.quote(str(out))}"
+        again = f" --env {shlex.quote(config.env)}" if may_import(config) else ""
+        return f"{program()} train --config {shlex.quote(str(out))}{again}"
     words = ["train", config.env, *(["--env-options", config.env_options] if config.env_options else [])]
     words += ["--preset", config.preset]
     words += [f"--workers={config.workers}", f"--envs-per-worker={config.envs_per_worker}"]

@@ -80,14 +80,15 @@ def _environment_maker(config: Config, **how: Any) -> Callable[[], gymnasium.Env
     module, _, name = env.rpartition(":")
     if module and not re.search(r"-v\d+$", name):
         return functools.partial(_call, _imported_function(module, name), env, options, how)
+    ours = our_spec(name)
+    if fixed := sorted(set(options) & {*(ours.kwargs if ours else ()), "entry_point"}):
+        # A file of a stranger must not make other environments, and their modules, of ours.
+        raise UserError(f"--env-options cannot change {fixed[0]}: {env} is made of it")
     spec = our_spec(env)  # also where the package is used without being installed
     if spec is None:
         _check_registered(env)
         if how and _is_gymnasium_mujoco(env):
             find_backend()  # it would look for a screen, and fail without one
-    elif fixed := sorted(set(options) & {*spec.kwargs, "entry_point"}):
-        # A file of a stranger must not make other environments, and their modules, of ours.
-        raise UserError(f"--env-options cannot change {fixed[0]}: {env} is made of it")
 
     def make() -> gymnasium.Env:
         try:
@@ -111,6 +112,8 @@ def _call(function: Callable[..., Any], env: str, options: dict[str, Any], how: 
     """Make an environment by the user's function, which need not take arguments such as render_mode."""
     parameters = inspect.signature(function).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if not takes_all and (unknown := sorted(set(options) - set(parameters))):
+        raise UserError(f"--env-options: {env} takes no {unknown[0]}")
     made = function(**options, **{name: value for name, value in how.items() if takes_all or name in parameters})
     if not isinstance(made, gymnasium.Env):
         raise UserError(f"{env} made a {type(made).__name__}: it must return a gymnasium.Env")
