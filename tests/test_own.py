@@ -75,7 +75,7 @@ def test_a_function_is_its_name_in_files_and_itself_in_memory(tmp_path: Path) ->
             lambda: make_envs(read, 1),
         ),
         ("as network=make_torso", lambda: make_network(read, spaces.Box(-1, 1, (3,)), DISCRETE)),
-        ("as env=make_env", lambda: require_repeated(read.env, None)),
+        ("as env=make_env", lambda: require_repeated(read, None)),
         ("not python-lambda", lambda: repeat(read, lambda: None, None)),
     ):
         with pytest.raises(UserError, match=complaint):

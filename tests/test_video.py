@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from worlds import Tiny
 
 from asyncrl.agent import Agent
 from asyncrl.checkpoint import Checkpoint
@@ -47,6 +48,14 @@ def test_an_episode_is_filmed_from_start_to_end(tmp_path):
     assert about["fps"] == 30 and about["size"] == (660, 440)  # 40 x 60, enlarged by a whole factor
     assert [round(float(frame.mean()) / 60) for frame in frames] == [0, 1, 2, 3, 4]
     assert record(agent, tmp_path / "again.mp4", seed=1) == episode
+
+
+def test_a_film_leaves_out_steps_that_no_eye_would_miss_but_not_the_last(tmp_path, monkeypatch):
+    monkeypatch.setitem(Tiny.metadata, "render_fps", 90)
+    record(make_agent("worlds:tiny", "worlds:tiny"), tmp_path / "out.mp4")
+    about, frames = read(tmp_path / "out.mp4")
+    assert about["fps"] == 30
+    assert [round(float(frame.mean()) / 60) for frame in frames] == [0, 3, 4]
 
 
 def test_a_world_without_pictures_is_told(tmp_path, monkeypatch):

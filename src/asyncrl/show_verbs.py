@@ -112,7 +112,8 @@ def record_verb(args: Sequence[str]) -> int:
     _check_seed(given.seed)
     agent = load(run, given.checkpoint, env=given.env)
     with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
-        episode = record(agent, Path(out), mode="greedy" if given.greedy else "sampled", seed=given.seed)
+        mode: Mode = "greedy" if given.greedy else "sampled"
+        episode = record(agent, Path(out), mode=mode, seed=given.seed, announce=print)
     if given.json:
         print(json.dumps({"video": out, "score": episode.score, "steps": episode.steps}))
     else:

@@ -18,6 +18,7 @@ from asyncrl.evaluate import Mode, Player, single_threaded
 from asyncrl.rollout import Episode
 from asyncrl.trust import require_repeated
 
+FRAMES_PER_SECOND = 30.0  # of a film, about: where more steps than these make a second, some are left out
 MIN_HEIGHT = 420  # pixels; smaller pictures are enlarged by whole factors
 
 
@@ -30,7 +31,15 @@ class _Stage(NamedTuple):
     close: Callable[[], None]
 
 
-def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, max_steps: int = 27_000) -> Episode:
+def record(
+    agent: Agent,
+    path: Path,
+    *,
+    mode: Mode = "sampled",
+    seed: int = 0,
+    max_steps: int = 27_000,
+    announce: Callable[[str], None] = lambda _: None,
+) -> Episode:
     """Play one episode and write it to `path` (.mp4); return the episode.
 
     Args:
@@ -39,6 +48,7 @@ def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, m
         mode: see `Agent.evaluate`.
         seed: of the environment and the draws.
         max_steps: after which the recording ends.
+        announce: called with a line before the work, which may take a minute.
 
     Raises:
         UserError: if the path cannot be written, the video extra is missing, or the world renders no pictures.
@@ -53,6 +63,7 @@ def record(agent: Agent, path: Path, *, mode: Mode = "sampled", seed: int = 0, m
     aside = path.with_name(f".{path.name}.part.mp4")
     try:
         player = Player(agent.config, agent.network, 1, mode, seed)
+        announce(f"filming an episode of {agent.config.env} ...")
         with single_threaded():
             episode = _film(stage, player, aside, seed, max_steps)
         aside.replace(path)
@@ -71,7 +82,8 @@ def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) 
     except Exception as error:  # of the world's code, which may raise anything
         raise UserError(f"there is no picture to film: {(str(error) or 'it renders none').splitlines()[0]}") from error
     score, steps, truncated = 0.0, 0, False
-    with _writer(path, first, stage.frames_per_second) as write:
+    every = max(1, round(stage.frames_per_second / FRAMES_PER_SECOND))
+    with _writer(path, first, stage.frames_per_second / every) as write:
         write(first)
         while steps < max_steps:
             actions = player.act(observations)
@@ -79,8 +91,10 @@ def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) 
                 step = stage.envs.step(actions)
             observations, score, steps = step.observations, score + float(step.rewards[0]), steps + 1
             truncated = bool(step.truncated[0])
-            write(stage.picture(actions))
-            if step.terminated[0] or truncated:
+            ended = bool(step.terminated[0]) or truncated
+            if ended or steps % every == 0:
+                write(stage.picture(actions))
+            if ended:
                 break
     return Episode(0, score, steps, 0.0, truncated)
 

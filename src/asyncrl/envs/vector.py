@@ -86,13 +86,14 @@ class FilmedEnvironment(GymnasiumEnvironments):
 
 
 class _Film(gymnasium.Wrapper):
-    """Takes a picture after each step: where the episode ended, the next one begins before anybody could ask."""
+    """Takes a picture where an episode ended: the next one begins before anybody could ask."""
 
     last: np.ndarray | None = None
 
     def step(self, action: Any) -> Any:
         result = super().step(action)
-        self.last = self.render()
+        ended = result[2] or result[3]
+        self.last = self.render() if ended else None
         return result
 
     def render(self) -> np.ndarray:  # type: ignore[override]
