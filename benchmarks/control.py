@@ -147,7 +147,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw a panel for each task: training scores against steps, a thin line a seed."""
+    """Draw a panel for each task: training scores against steps, a line a seed, and its evaluated score as a dot."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(2, 3, figsize=(11, 6), sharex=True, layout="constrained")
@@ -156,8 +156,11 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             centres = (np.arange(BINS) + 0.5) * row["steps"] / BINS / 1e6
             scores = [np.nan if score is None else score for score in row["curve"]]
             axis.plot(centres, scores, color=COLOURS[row["who"]], linewidth=1, label=row["who"])
+            end, dot = row["steps"] / 1e6, {"color": COLOURS[row["who"]], "markersize": 4, "clip_on": False}
+            axis.plot(end, row["sampled"], "o", label=f"{row['who']}, evaluated", **dot)
         axis.axhline(published, color="#999999", linestyle="--", linewidth=1, label="A3C after 100 M steps, published")
         axis.set_title(task, fontsize=10)
+        axis.set_ylim(bottom=0)
         axis.spines[["top", "right"]].set_visible(False)
     labels = {text: line for axis in axes.flat for line, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=3, frameon=False)
