@@ -88,6 +88,10 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("train", "CartPole-v1", "more"), "more is no option: names come before options"),
         (("train", "--workers", "2", "CartPole-v1"), "CartPole-v1 is no option: names come before options"),
         (("train", "CartPole-v1", "x", "--wrokers", "2"), "did you mean --workers?"),
+        (
+            ("train", "asyncrl/Catch-v0", "--env-options", "rows=6", "columns=4"),
+            "columns=4 is no option: commas join NAME=VALUE pairs",
+        ),
         (("train", "CartPole-v1", "x", "y"), "asyncrl: x is no option"),
         (("eval", "--json", "RUN"), "eval what? Name a run before any option"),
         (

@@ -133,7 +133,8 @@ def _one_line(complaint: str) -> str:
     first = re.sub(r"no type matching .* Got errors: .*'NoneType'>: .* - <class '\w+'>: ", "", first)
     stray = re.match(r"Unrecognized options: ([^-\s,][^\s,]*)", first)
     if stray and " --" not in first:
-        return f"{stray[1]} is no option: names come before options, no more of them than the verb takes"
+        hint = "names come before options, no more of them than the verb takes"
+        return f"{stray[1]} is no option: {'commas join NAME=VALUE pairs' if '=' in stray[1] else hint}"
     unknown = re.search(r"Unrecognized options: .*?(--[\w-]+)", first)
     options = re.findall(r"(?<!\S)(--[\w-]+)", " ".join(blocks[1:]).partition("For full helptext")[0])
     near = difflib.get_close_matches(unknown[1], options, n=1, cutoff=0.0) if unknown else []
