@@ -11,6 +11,7 @@ from asyncrl.journals import read_json_lines
 from asyncrl.metrics import RECENT_EPISODES
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
+LABEL_LENGTH = 70  # characters; two longer ones do not stand side by side
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -51,7 +52,8 @@ def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> None:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    columns = 2 if max(map(len, labels)) <= LABEL_LENGTH else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     try:
         figure.savefig(out, dpi=140)
     except (OSError, ValueError) as error:
