@@ -64,7 +64,8 @@ def tiny_network(
         return QNetwork(_tiny_trunk(config), NUM_ACTIONS)
     spherical, bounds_mean = config.policy_variance == "spherical", config.policy_mean == "tanh"
     space = actions or spaces.Discrete(NUM_ACTIONS)
-    head = policy_head(space, "the oracle", spherical=spherical, bounds_mean=bounds_mean)
+    least = config.min_deviation
+    head = policy_head(space, "the oracle", spherical=spherical, bounds_mean=bounds_mean, min_deviation=least)
     if config.separate_networks:
         return SeparateActorCritic(_tiny_trunk(config), _tiny_trunk(config), head)
     return ActorCritic(_tiny_trunk(config), head)
@@ -276,9 +277,8 @@ def rollout_loss(config: Config, window: Window, p: Params, targets: list[float]
             loss += (target - linear(p, "q", x)[action]) ** 2
             continue
         outputs = linear(p, "policy", x)
-        if np.ndim(action) and config.policy_mean == "tanh":
-            outputs[: len(action)] = np.tanh(outputs[: len(action)])
-        log_pi, entropy = (gaussian if np.ndim(action) else categorical)(outputs, action)
+        is_continuous = bool(np.ndim(action))
+        log_pi, entropy = gaussian(outputs, action, config) if is_continuous else categorical(outputs, action)
         loss += -log_pi * (target - value) - config.entropy_cost * entropy
         loss += config.value_cost * 0.5 * (target - state_value(p, x)) ** 2
     return loss
@@ -290,12 +290,13 @@ def categorical(outputs: np.ndarray, action: int) -> tuple[float, float]:
     return log_pi[action], -sum(np.exp(lp) * lp for lp in log_pi)
 
 
-def gaussian(outputs: np.ndarray, action: np.ndarray) -> tuple[float, float]:
+def gaussian(outputs: np.ndarray, action: np.ndarray, config: Config) -> tuple[float, float]:
     """Log-density of an action and entropy, one dimension after the other (supplement 9)."""
     log_pi = entropy = 0.0
     for d in range(len(action)):
         mean, rest = outputs[d], outputs[len(action) :]
-        variance = np.log(1 + np.exp(rest[d] if len(rest) > 1 else rest[0])) + 1e-6
+        mean = np.tanh(mean) if config.policy_mean == "tanh" else mean
+        variance = np.log(1 + np.exp(rest[d] if len(rest) > 1 else rest[0])) + config.min_deviation**2
         log_pi += np.log(np.exp(-((float(action[d]) - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance))
         entropy += 0.5 * (np.log(2 * np.pi * variance) + 1)
     return log_pi, entropy

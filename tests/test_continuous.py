@@ -38,8 +38,13 @@ def test_gradients_equal_finite_differences_of_the_pseudocode(
     Run(config, random_script(ROLLOUTS * T_MAX, batch, seed=1), monkeypatch, CONTINUOUS).check()
 
 
-def test_gradients_with_a_bounded_mean_and_scaled_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = dataclasses.replace(BASE, policy_mean="tanh", reward_scale=0.3, envs_per_worker=4)
+@pytest.mark.parametrize("min_deviation", [0.001, 0.5])
+def test_gradients_with_a_bounded_mean_and_scaled_rewards(
+    min_deviation: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(
+        BASE, policy_mean="tanh", min_deviation=min_deviation, reward_scale=0.3, envs_per_worker=4
+    )
     Run(config, random_script(ROLLOUTS * T_MAX, 4, seed=3), monkeypatch, CONTINUOUS).check()
 
 

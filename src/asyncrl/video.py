@@ -82,6 +82,7 @@ def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) 
     except Exception as error:  # of the world's code, which may raise anything
         raise UserError(f"there is no picture to film: {(str(error) or 'it renders none').splitlines()[0]}") from error
     score, steps, truncated = 0.0, 0, False
+    # Atari's mirror must see every step; its 15 a second are few enough for that.
     every = max(1, round(stage.frames_per_second / FRAMES_PER_SECOND))
     with _writer(path, first, stage.frames_per_second / every) as write:
         write(first)
