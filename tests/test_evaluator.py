@@ -8,9 +8,9 @@ import pytest
 
 import asyncrl
 from asyncrl import evaluator as module
+from asyncrl.children import make_context
 from asyncrl.config import Config
 from asyncrl.evaluator import Evaluation, Evaluator
-from asyncrl.processes import make_context
 from asyncrl.start import fresh_start
 from asyncrl.store import ParameterStore, StoreSpec
 
@@ -28,7 +28,7 @@ class Bench:
     def __init__(self, config: Config) -> None:
         self.begin = fresh_start(config)
         count = sum(p.numel() for p in self.begin.network.parameters())
-        self.context = make_context()
+        self.context = make_context("ALE/Pong-v5")
         self.store = ParameterStore(StoreSpec.of(config, count), config, self.context)
         self.evaluator = Evaluator(config, self.context, self.begin.spaces)
 
@@ -69,7 +69,7 @@ def test_the_snapshot_is_played():
 def test_when_an_evaluation_is_due(monkeypatch, settings, recent, waits):
     now = 1_000.0
     monkeypatch.setattr(module, "time", Clock(lambda: now))
-    evaluator = Evaluator(dataclasses.replace(TINY, **settings), make_context(), None)
+    evaluator = Evaluator(dataclasses.replace(TINY, **settings), make_context("ALE/Pong-v5"), None)
     evaluator._took = 30.0
     for seconds in range(1_000):
         now = 1_000.0 + seconds

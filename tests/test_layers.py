@@ -21,6 +21,7 @@ FLOORS = {
         "config",
         "tape",
         "passes",
+        "images",
         "torsos",
         "networks",
         "disciplines",
@@ -37,6 +38,7 @@ FLOORS = {
         "saving",
         "start",
         "orders",
+        "children",
         "processes",
         "journals",
         "metrics",
@@ -174,6 +176,7 @@ def test_only_the_cluster_imports_ray() -> None:
         ("import asyncrl.envs", ["torch", "ale_py"]),
         ("from asyncrl.envs.registration import register_envs; register_envs()", ["torch", "asyncrl.envs.diagnostic"]),
         ("import asyncrl.cli", ["torch", "gymnasium"]),
+        ("import asyncrl.starting, asyncrl.children", ["torch", "ale_py"]),
     ],
 )
 def test_importing_loads_nothing_heavy(statement: str, absent: list[str]) -> None:

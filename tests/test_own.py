@@ -19,8 +19,9 @@ from asyncrl.envs import make_envs
 from asyncrl.envs.make import make_filmed_env
 from asyncrl.errors import UserError
 from asyncrl.handed import Handed
+from asyncrl.images import torso_shape
 from asyncrl.networks import make_network
-from asyncrl.torsos import Convolutions, OwnTorso, Perceptron, Standardize, torso_shape
+from asyncrl.torsos import Convolutions, OwnTorso, Perceptron, Standardize
 from asyncrl.trust import repeat, require_repeated
 
 DISCRETE = spaces.Discrete(3)

@@ -136,9 +136,19 @@ def test_sigterm_to_the_trainer_alone_is_enough(start):
     assert frames == rows(training.run_dir / "metrics.jsonl")[-1]["frames"]  # the last row and checkpoint agree
 
 
-def test_ctrl_c_while_the_forkserver_imports_torch(start):
+def test_ctrl_c_while_trainer_and_forkserver_import_torch(start):
     training = start()
     wait_until(lambda: any("forkserver" in line for line in training.members().values()))
+    training.interrupt()
+    assert training.process.wait(PATIENCE_SECONDS) == 130
+    wait_until(lambda: not training.members())
+    assert not training.run_dir.exists()
+    assert training.err.read_text() == "interrupted\n"
+
+
+def test_ctrl_c_while_workers_start(start):
+    training = start()
+    wait_until(lambda: sum("forkserver" in line for line in training.members().values()) > 1)
     training.interrupt()
     assert training.process.wait(PATIENCE_SECONDS) == 130
     training.assert_left_clean()

@@ -42,11 +42,11 @@ class Tiny(gymnasium.Env):
 
 
 class Failing(Tiny):
-    """Calls `fail` in its 500th step (the trainer takes 200 before training), always or if nobody has failed before."""
+    """Calls `fail` in its 1000th step (the trainer takes 500 before training), always or if nobody has failed before."""
 
     def __init__(self, fail: Callable[[], None], *, once: bool) -> None:
         super().__init__()
-        self.fail, self.once, self.left = fail, once, 500
+        self.fail, self.once, self.left = fail, once, 1000
 
     def step(self, action):
         self.left -= 1

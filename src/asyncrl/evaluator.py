@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from asyncrl.children import start_process
 from asyncrl.config import Config
 from asyncrl.evaluate import evaluate
 from asyncrl.inputs import InputStatistics, statistics_of
 from asyncrl.networks import flatten_parameters_, make_network
-from asyncrl.processes import last_line, prepare_process, start_process
+from asyncrl.processes import last_line, prepare_process
 from asyncrl.store import Counter, ParameterStore
 
 MAX_FAILURES = 5  # in a row, after which there are no more evaluations

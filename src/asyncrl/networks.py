@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.handed import is_handed, require_function
+from asyncrl.images import MIN_PICTURE, is_image, torso_shape
 from asyncrl.inputs import InputStatistics
 from asyncrl.passes import Passes, is_supported
 from asyncrl.policies import Policy, PolicyHead, policy_head
 from asyncrl.tape import Tape
 from asyncrl.torsos import (
     LSTM,
-    MIN_PICTURE,
     Convolutions,
     CoreState,
     FeedForward,
@@ -34,8 +34,6 @@ from asyncrl.torsos import (
     conv2013,
     conv2015,
     conv_small,
-    is_image,
-    torso_shape,
 )
 
 __all__ = [

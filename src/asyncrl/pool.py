@@ -6,10 +6,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
+from asyncrl.children import start_process
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
-from asyncrl.processes import Report, last_line, run_worker, start_process
+from asyncrl.processes import Report, last_line, run_worker
 from asyncrl.store import Counter, ParameterStore
 
 MAX_RESTARTS = 5  # in a row

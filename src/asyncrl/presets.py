@@ -10,8 +10,8 @@ from gymnasium import spaces
 
 from asyncrl.config import Algo, Config, PresetName
 from asyncrl.envs.make import is_atari, opened_envs
+from asyncrl.images import MIN_PICTURE, is_image, torso_shape
 from asyncrl.machine import available_cores
-from asyncrl.torsos import MIN_PICTURE, is_image, torso_shape
 
 
 def fast_preset() -> Config:

@@ -8,14 +8,9 @@ import sys
 import threading
 import time
 import traceback
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
-from multiprocessing.process import BaseProcess
-from typing import Any
 
 import torch
 
@@ -28,16 +23,6 @@ from asyncrl.worker import Learner, Update, learn
 
 REPORT_SECONDS = 0.5
 IMPATIENT_SECONDS = 1.0  # a second Ctrl-C sooner than this is a bouncing key and may not cost the checkpoint
-# One thread per worker: workers times threads beyond the cores makes everything slower (the most reported trap of A3C
-# codes). The malloc settings keep rollout buffers in the process instead of returning them to the kernel each update.
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
 
 
 @dataclass(frozen=True)
@@ -74,50 +59,6 @@ class Pending:
     def report(self, worker: int) -> Report:
         means = {name: value / self.updates for name, value in self.sums.items()} if self.updates else {}
         return Report(worker, self.updates, means, self.staleness, self.episodes, self.events)
-
-
-def make_context() -> BaseContext:
-    """Return the start method: forkserver with the worker's module preloaded, spawn where there is none."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return SpawnContext()
-    context = ForkServerContext()
-    context.set_forkserver_preload(["asyncrl.processes"])
-    return context
-
-
-@contextlib.contextmanager
-def _child_surroundings() -> Iterator[None]:
-    """Start processes with one thread each, and without importing the user's script again.
-
-    Children import the main module of their parent unless it has no file. Ours need nothing of it, and a script without
-    a main guard would start a training in every child. They begin with SIGINT blocked: Ctrl-C is the trainer's, which
-    gets it when the block is over.
-    """
-    main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in _ENVIRONMENT}
-    resource_tracker.ensure_running()  # here, because it ends by unblocking SIGINT
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    os.environ.update(_ENVIRONMENT)
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> BaseProcess:
-    """Start `target(*args)` in a process of its own; `target` is a module-level function of this package."""
-    process = context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
-    with _child_surroundings():
-        if isinstance(context, ForkServerContext):
-            forkserver.ensure_running()
-        process.start()
-    return process
 
 
 def prepare_process() -> None:

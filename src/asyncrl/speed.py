@@ -14,12 +14,13 @@ from multiprocessing.context import BaseContext
 import torch
 
 from asyncrl.a2c import THREADED_PARAMETERS, batched
+from asyncrl.children import make_context, start_process, start_server
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
 from asyncrl.machine import available_cores
 from asyncrl.networks import flatten_parameters_
-from asyncrl.processes import last_line, make_context, prepare_process, start_process
+from asyncrl.processes import last_line, prepare_process
 from asyncrl.roofline import floors
 from asyncrl.spans import Spans, time_learner_
 from asyncrl.start import Start, fresh_start
@@ -84,8 +85,9 @@ def measure_speed(
         UserError: if a worker fails, or the environment or configuration is not usable.
     """
     config = trainable(config)
+    context = make_context(config.env)
+    start_server(context)
     start = start or fresh_start(config)
-    context = make_context()
     store = _make_store(config, start, context)
     pool = _Pool(config, store, start.statistics, context, seconds / 2 if profile else None, warmup)
     try:

@@ -13,13 +13,15 @@ from asyncrl.envs import Environments
 from asyncrl.envs.actions import ActionMap
 from asyncrl.envs.make import opened_envs
 from asyncrl.errors import UserError, blaming
+from asyncrl.images import is_image
 from asyncrl.inputs import InputStatistics, statistics_of, sums_of
+from asyncrl.machine import available_cores
 from asyncrl.networks import Network, make_network
 from asyncrl.spaces_json import encode_space
-from asyncrl.torsos import is_image
 
-RANDOM_STEPS = 200  # of each of RANDOM_ENVS environments; 0.5 s on Atari
-RANDOM_ENVS = 8
+# Few long games show more of a world than many short ones, and are made sooner: an Atari game takes 0.2 s to be reset.
+RANDOM_ENVS = 2
+RANDOM_STEPS = 500  # of each
 
 
 class Start(NamedTuple):
@@ -36,7 +38,7 @@ def fresh_start(config: Config) -> Start:
 
     Any mistake in the environment's name shows here, before a process is started.
     """
-    with opened_envs(config, RANDOM_ENVS if config.standardize_inputs else 1) as envs:
+    with opened_envs(config, RANDOM_ENVS if config.standardize_inputs else 1, threads=available_cores()) as envs:
         spaces_, statistics, sums = (envs.observation_space, envs.action_space), None, None
         network = make_network(config, *spaces_)
         if config.standardize_inputs:

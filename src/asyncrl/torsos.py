@@ -12,35 +12,13 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from asyncrl.errors import UserError
+from asyncrl.images import has_channels_last, is_image, torso_shape
 from asyncrl.inputs import InputStatistics
 from asyncrl.passes import Passes
 from asyncrl.tape import PlayedConvolution, PlayedLinear, Tape
 
 CoreState = tuple[Tensor, ...]  # () without recurrence, else (hidden [B, N], cell [B, N])
 CLIP = 10.0  # deviations
-MIN_PICTURE = 36  # pixels along its shorter side that the paper's convolutions need
-
-
-def is_image(space: spaces.Space) -> bool:
-    """Return whether observations are pictures: numbers in three dimensions, or bytes in two."""
-    if not isinstance(space, spaces.Box):
-        return False
-    return len(space.shape) == 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
-
-
-def has_channels_last(shape: tuple[int, ...]) -> bool:
-    """Return whether an image of `shape` is HWC: whether its last dimension is no longer than its first."""
-    return len(shape) == 3 and shape[2] <= shape[0]
-
-
-def torso_shape(space: spaces.Box) -> tuple[int, ...]:
-    """Return the shape in which a torso gets one observation: images as (C, H, W), the rest as it is."""
-    shape = space.shape
-    if not is_image(space):
-        return shape
-    if len(shape) == 2:
-        return (1, *shape)
-    return (shape[2], *shape[:2]) if has_channels_last(shape) else shape
 
 
 class Standardize(nn.Module):

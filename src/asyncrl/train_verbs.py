@@ -20,6 +20,7 @@ def train_verb(args: Sequence[str]) -> int:
     """Train an agent."""
     import tyro
 
+    from asyncrl.children import make_context, start_server
     from asyncrl.config import Config
     from asyncrl.starting import starting_point
 
@@ -37,10 +38,12 @@ def train_verb(args: Sequence[str]) -> int:
     given = parse(Train, rest, "asyncrl train", Train(start))
     if env is None and peek(rest, "--config") is None and not {"--help", "-h"} & set(rest):
         raise UserError("train what? Name an environment, as in: asyncrl train ALE/Pong-v5")
-    from asyncrl.run import start_run
-
     # The preset as it is for this world, by which name the file will be read again.
     config = dataclasses.replace(given.settings, preset=start.preset)
+    if not config.is_in_one_process:
+        start_server(make_context(config.env))  # it loads torch at the same time as we do
+    from asyncrl.run import start_run
+
     return _report(start_run(config, as_json=given.json), given.json)
 
 

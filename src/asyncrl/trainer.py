@@ -12,13 +12,14 @@ import numpy as np
 
 from asyncrl.a2c import batched, make_batched_worker
 from asyncrl.checkpoint import Checkpoint, restore_store
+from asyncrl.children import make_context, start_server
 from asyncrl.config import Config
 from asyncrl.evaluator import Evaluation, Evaluator
 from asyncrl.inputs import statistics_of
 from asyncrl.metrics import RECENT_EPISODES, Gatherer, Progress, RunLog, WorkerProgress
 from asyncrl.networks import flatten_parameters_, set_input_statistics_
 from asyncrl.pool import WorkerPool
-from asyncrl.processes import Report, handling_signals, make_context
+from asyncrl.processes import Report, handling_signals
 from asyncrl.saving import Saving
 from asyncrl.simulate import Simulation
 from asyncrl.spaces_json import encode_space
@@ -65,7 +66,10 @@ class Trainer:
         config = batched(config) if config.algo == "a2c" else config
         self.config, self.run_dir, self.show, self.announce = config, run_dir, show, announce
         self.saving = Saving(run_dir / "checkpoints", announce)
-        context = context or make_context()
+        if context is None:
+            context = make_context(config.env)
+            if not config.is_in_one_process:
+                start_server(context)
         start = fresh_start(config) if checkpoint is None else restored_start(config, checkpoint)
         self.spaces, self.network, self.statistics = start.spaces, start.network, start.statistics
         self.theta = flatten_parameters_(self.network)  # [P]; the trainer's own copy, for checkpoints

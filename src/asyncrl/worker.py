@@ -15,6 +15,7 @@ from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
 from asyncrl.errors import DivergedError
 from asyncrl.exploration import annealed_epsilons, draw_final_epsilons
+from asyncrl.images import is_image
 from asyncrl.inputs import InputStatistics, statistics_of, sums_of
 from asyncrl.networks import (
     CoreState,
@@ -31,7 +32,6 @@ from asyncrl.passes import Passes
 from asyncrl.rollout import Episode, Rollout, WorkerState, collect_rollout, start_worker_state
 from asyncrl.store import Counter, ParameterStore
 from asyncrl.tape import Tape, playing, recording
-from asyncrl.torsos import is_image
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,13 @@ from asyncrl.handed import is_handed, require_function
 from asyncrl.machine import available_cores
 
 
-def make_envs(config: Config, num_envs: int) -> Environments:
+def make_envs(config: Config, num_envs: int, threads: int = 1) -> Environments:
     """Build `num_envs` environments of `config.env`; the caller seeds them by `reset(seed)` and closes them.
+
+    Args:
+        config: of the run.
+        num_envs: how many.
+        threads: that step Atari games, for a caller that is alone with the cores.
 
     Raises:
         UserError: for an unknown name, a missing extra, or an environment that cannot be built.
@@ -33,7 +38,7 @@ def make_envs(config: Config, num_envs: int) -> Environments:
     if is_atari(config.env):
         if config.env_options:
             raise UserError("--env-options are for other worlds: Atari games are as the paper has them, or --sticky")
-        threads = available_cores() if config.algo == "a2c" else 1
+        threads = available_cores() if config.algo == "a2c" else threads
         return AtariEnvironments(rom_name(config.env), num_envs, sticky=config.sticky, threads=threads)
     if config.sticky:
         raise UserError(f"--sticky is for Atari games, but {config.env} is none")
@@ -41,14 +46,14 @@ def make_envs(config: Config, num_envs: int) -> Environments:
 
 
 @contextlib.contextmanager
-def opened_envs(config: Config, num_envs: int) -> Iterator[Environments]:
-    """Build environments for a short while; here their own exceptions are mistakes of the user too.
+def opened_envs(config: Config, num_envs: int, threads: int = 1) -> Iterator[Environments]:
+    """Build environments, as `make_envs`, for a short while; here their own exceptions are mistakes of the user too.
 
     Raises:
         UserError: if they cannot be built.
     """
     with blaming(f"{config.env} cannot be made"):
-        envs = make_envs(config, num_envs)
+        envs = make_envs(config, num_envs, threads)
     try:
         yield envs
     finally:

@@ -1,0 +1,77 @@
+"""How child processes start. No torch here: a command has them load theirs while it loads its own."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import types
+from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from asyncrl.envs.make import is_atari
+
+# One thread per worker: workers times threads beyond the cores makes everything slower (the most reported trap of A3C
+# codes). The malloc settings keep rollout buffers in the process instead of returning them to the kernel each update.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
+
+
+def make_context(env: str) -> BaseContext:
+    """Return the start method for workers that will step `env`: forkserver with their modules, spawn without it."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return SpawnContext()
+    context = ForkServerContext()
+    context.set_forkserver_preload(["asyncrl.processes", *(["ale_py.vector_env"] if is_atari(env) else [])])
+    return context
+
+
+def start_server(context: BaseContext) -> None:
+    """Let the forkserver load its modules while we do other things: that takes as long as `import torch`."""
+    if isinstance(context, ForkServerContext):
+        with _child_surroundings():
+            forkserver.ensure_running()
+
+
+def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> BaseProcess:
+    """Start `target(*args)` in a process of its own; `target` is a module-level function of this package."""
+    process = context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
+    with _child_surroundings():
+        if isinstance(context, ForkServerContext):
+            forkserver.ensure_running()
+        process.start()
+    return process
+
+
+@contextlib.contextmanager
+def _child_surroundings() -> Iterator[None]:
+    """Start processes with one thread each, and without importing the user's script again.
+
+    Children import the main module of their parent unless it has no file. Ours need nothing of it, and a script without
+    a main guard would start a training in every child. They begin with SIGINT blocked: Ctrl-C is the trainer's, which
+    gets it when the block is over.
+    """
+    main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in _ENVIRONMENT}
+    resource_tracker.ensure_running()  # here, because it ends by unblocking SIGINT
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    os.environ.update(_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

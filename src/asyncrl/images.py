@@ -1,0 +1,28 @@
+"""Which observations are images, and how they lie. No torch here: presets need this before a command has been read."""
+
+import numpy as np
+from gymnasium import spaces
+
+MIN_PICTURE = 36  # pixels along its shorter side that the paper's convolutions need
+
+
+def is_image(space: spaces.Space) -> bool:
+    """Return whether observations are pictures: numbers in three dimensions, or bytes in two."""
+    if not isinstance(space, spaces.Box):
+        return False
+    return len(space.shape) == 3 or (len(space.shape) == 2 and space.dtype == np.uint8)
+
+
+def has_channels_last(shape: tuple[int, ...]) -> bool:
+    """Return whether an image of `shape` is HWC: whether its last dimension is no longer than its first."""
+    return len(shape) == 3 and shape[2] <= shape[0]
+
+
+def torso_shape(space: spaces.Box) -> tuple[int, ...]:
+    """Return the shape in which a torso gets one observation: images as (C, H, W), the rest as it is."""
+    shape = space.shape
+    if not is_image(space):
+        return shape
+    if len(shape) == 2:
+        return (1, *shape)
+    return (shape[2], *shape[:2]) if has_channels_last(shape) else shape
