@@ -42,6 +42,27 @@ def test_policy_gradient_raises_the_log_probability_of_what_paid() -> None:
     torch.testing.assert_close(-gradient, advantages / B)
 
 
+def test_the_closed_form_of_the_actor_critic_loss_is_what_autograd_makes_of_its_parts() -> None:
+    torch.manual_seed(3)
+    logits = torch.randn(4, 3, 5, dtype=torch.float64, requires_grad=True)
+    values = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    actions, returns = torch.randint(5, (4, 3)), torch.randn(4, 3, dtype=torch.float64)
+    log_policy = torch.log_softmax(logits, -1)
+    closed = losses.categorical_actor_critic_loss(log_policy, values, actions, returns, 0.3, 0.7)
+
+    taken = log_policy.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    entropies = losses.categorical_entropy(log_policy)
+    policy_loss = losses.policy_gradient_loss(taken, returns - values.detach())
+    value_loss = losses.value_loss(values, returns)
+    total = policy_loss - 0.3 * losses.sum_over_time(entropies) + 0.7 * value_loss
+
+    for ours, theirs in zip(closed, (total, policy_loss, value_loss, entropies), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    ours = torch.autograd.grad(2 * closed.total, [logits, values], retain_graph=True)
+    theirs = torch.autograd.grad(2 * total, [logits, values])
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_categorical_entropy_is_minus_sum_p_log_p() -> None:
     log_policy = torch.log_softmax(3 * draw(T, B, A), -1)
     slow = [[-sum(math.exp(x) * x for x in log_policy[t, b].tolist()) for b in range(B)] for t in range(T)]

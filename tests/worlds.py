@@ -42,7 +42,7 @@ class Tiny(gymnasium.Env):
 
 
 class Failing(Tiny):
-    """Calls `fail` in its 1000th step (the trainer takes 500 before training), always or if nobody has failed before."""
+    """Calls `fail` in its 1000th step (500 come before training), always or if nobody has failed before."""
 
     def __init__(self, fail: Callable[[], None], *, once: bool) -> None:
         super().__init__()

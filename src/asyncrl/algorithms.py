@@ -14,6 +14,7 @@ from asyncrl.config import Algo, Config
 from asyncrl.exploration import epsilon_greedy
 from asyncrl.networks import ActorCritic, CoreState, Network, PolicyValue, QNetwork, SeparateActorCritic
 from asyncrl.optim import linear_anneal
+from asyncrl.policies import Categorical
 from asyncrl.returns import lambda_returns, n_step_returns, one_step_targets
 from asyncrl.rollout import Rollout
 
@@ -72,19 +73,30 @@ def actor_critic_loss(
         returns = n_step_returns(*args, bootstrap)
     else:
         returns = lambda_returns(*args, values.detach(), bootstrap, config.gae_lambda)
-    advantages = returns - values.detach()
-    entropies = outputs.policy.entropy()
-    policy_loss = losses.policy_gradient_loss(outputs.policy.log_prob(rollout.actions), advantages)
-    value_loss = losses.value_loss(values, returns)
     beta = linear_anneal(config.entropy_cost, config.entropy_cost * config.final_entropy_cost, done)
-    loss = policy_loss - beta * losses.sum_over_time(entropies) + config.value_cost * value_loss
+    loss = _actor_critic_loss(outputs, rollout.actions, returns, beta, config.value_cost)
     stats = {
-        "policy_loss": policy_loss.item() / steps,
-        "value_loss": value_loss.item() / steps,
-        "entropy": entropies.mean().item(),
+        "policy_loss": loss.policy.item() / steps,
+        "value_loss": loss.value.item() / steps,
+        "entropy": loss.entropies.mean().item(),
         "value": values.mean().item(),
     }
-    return loss, stats
+    return loss.total, stats
+
+
+def _actor_critic_loss(
+    outputs: PolicyValue, actions: Tensor, returns: Tensor, entropy_cost: float, value_cost: float
+) -> losses.ActorCriticLoss:
+    policy, values = outputs.policy, outputs.values
+    if isinstance(policy, Categorical):
+        return losses.categorical_actor_critic_loss(
+            policy.log_policy, values, actions, returns, entropy_cost, value_cost
+        )
+    entropies = policy.entropy()
+    policy_loss = losses.policy_gradient_loss(policy.log_prob(actions), returns - values.detach())
+    value_loss = losses.value_loss(values, returns)
+    total = policy_loss - entropy_cost * losses.sum_over_time(entropies) + value_cost * value_loss
+    return losses.ActorCriticLoss(total, policy_loss, value_loss, entropies)
 
 
 def next_values(network: Network, rollout: Rollout, state: CoreState, value: Callable[..., Tensor]) -> Tensor:

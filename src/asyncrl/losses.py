@@ -4,9 +4,11 @@ Every function takes `[T, B]` tensors and returns a scalar. Targets and advantag
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import Function
 
 
 def sum_over_time(losses: Tensor) -> Tensor:
@@ -25,6 +27,69 @@ def value_loss(values: Tensor, returns: Tensor) -> Tensor:
     Paper: Algorithm S3 prints d(R - V)^2 without a coefficient; the authors halve the value gradients (`value_cost`).
     """
     return sum_over_time(0.5 * (returns - values).square())
+
+
+class ActorCriticLoss(NamedTuple):
+    """A3C's loss and its parts."""
+
+    total: Tensor  # policy - entropy_cost * entropy + value_cost * value, to be descended
+    policy: Tensor
+    value: Tensor
+    entropies: Tensor  # [T, B] in nats
+
+
+def categorical_actor_critic_loss(
+    log_policy: Tensor, values: Tensor, actions: Tensor, returns: Tensor, entropy_cost: float, value_cost: float
+) -> ActorCriticLoss:
+    """Return the loss of Algorithm S3 with its gradient in closed form: a few operations where autograd needs dozens.
+
+    Args:
+        log_policy: [T, B, A], log-probabilities.
+        values: [T, B].
+        actions: [T, B], int64.
+        returns: [T, B], constants.
+        entropy_cost: beta of section 4.
+        value_cost: weight of the value loss.
+    """
+    return ActorCriticLoss(
+        *_CategoricalActorCritic.apply(log_policy, values, actions, returns, entropy_cost, value_cost)
+    )
+
+
+class _CategoricalActorCritic(Function):
+    """With l = log pi, R and A = R - V constants: L = sum_t -l(a) A + beta sum_j e^l_j l_j + c/2 (R - V)^2, over B.
+
+    dL/dl_j = -A [j = a] + beta e^l_j (l_j + 1) and dL/dV = -c A, over B.
+    """
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx,
+        log_policy: Tensor,
+        values: Tensor,
+        actions: Tensor,
+        returns: Tensor,
+        entropy_cost: float,
+        value_cost: float,
+    ) -> tuple[Tensor, ...]:
+        advantages, taken, policy = returns - values, actions.unsqueeze(-1), log_policy.exp()
+        weighted = policy * log_policy
+        entropies = -weighted.sum(-1)
+        policy_loss = policy_gradient_loss(log_policy.gather(-1, taken).squeeze(-1), advantages)
+        loss_of_values = value_loss(values, returns)
+        total = policy_loss - entropy_cost * sum_over_time(entropies) + value_cost * loss_of_values
+        scaled = advantages / -len(values[0])
+        ctx.gradients = (
+            weighted.add_(policy).mul_(entropy_cost / len(values[0])).scatter_add_(-1, taken, scaled.unsqueeze(-1)),
+            scaled * value_cost,
+        )
+        ctx.mark_non_differentiable(policy_loss, loss_of_values, entropies)
+        return total, policy_loss, loss_of_values, entropies
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        of_log_policy, of_values = ctx.gradients
+        return of_log_policy * gradient, of_values * gradient, None, None, None, None
 
 
 def q_loss(q_taken: Tensor, targets: Tensor) -> Tensor:

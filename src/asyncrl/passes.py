@@ -16,6 +16,7 @@ from asyncrl.tape import FIRST_ROWS, Tape
 
 LANES = 16  # numbers in a vector; units and output channels come in multiples of it
 MAX_LAYERS = 4
+FLOAT_BYTES = 4
 
 
 def is_supported(convolutions: list[nn.Conv2d], hidden: nn.Linear) -> bool:
@@ -96,10 +97,12 @@ class Passes(Tape):
         if version != self._loaded:
             self._library.torso_load(self._torso, _addresses(self._parameters))
             self._loaded = version
-        rows = [buffer[first:] for buffer in room]
-        where = map(_address, rows)
+        # Addresses are cheaper to compute than views are to make.
+        where = (
+            buffer.data_ptr() + FLOAT_BYTES * first * width for buffer, width in zip(room, self._widths, strict=True)
+        )
         self._library.torso_forward(self._torso, images.data_ptr(), self._channels_last, len(images), *where)
-        return rows[-1][: len(images)]
+        return room[-1][first : first + len(images)]
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features [N, F] of a rollout: those of acting, if they were kept, else computed now."""

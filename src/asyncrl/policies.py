@@ -5,6 +5,7 @@ here are the learner's: indices from 0, or unbounded numbers of which [-1, 1] sp
 (envs/actions.py).
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,19 +26,16 @@ class Categorical(NamedTuple):
     log_policy: Tensor  # [T, B, A], normalised log-probabilities
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw actions [T, B].
+        """Draw actions [T, B]: the greatest of log-probabilities with Gumbel noise, a third of `multinomial`'s time.
 
         Raises:
-            DivergedError: if a probability is not finite.
+            DivergedError: if a probability is no number.
         """
-        rows = self.log_policy.exp().flatten(0, -2)
-        try:
-            actions = torch.multinomial(rows, 1, generator=generator)
-        except RuntimeError:  # it looks at them anyway, so that nothing else need look at each step
-            if bool(rows.isfinite().all()):
-                raise
-            raise DivergedError("the policy") from None
-        return actions.view(self.log_policy.shape[:-1])
+        waits = torch.empty(self.log_policy.shape).exponential_(generator=generator)
+        heights, actions = (self.log_policy - waits.log_()).max(-1)
+        if math.isnan(heights.sum()):
+            raise DivergedError("the policy")
+        return actions
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return log pi(a|s) [T, B]."""

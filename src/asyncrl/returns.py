@@ -25,13 +25,11 @@ def n_step_returns(rewards: Tensor, discounts: Tensor, cuts: Tensor, bootstrap_v
         [T, B].
     """
     _check_shapes(rewards, discounts, cuts, bootstrap_value)
-    immediate = rewards + cuts
-    returns = torch.empty_like(rewards)
-    following = bootstrap_value
-    for t in reversed(range(len(rewards))):
-        following = immediate[t] + discounts[t] * following
-        returns[t] = following
-    return returns
+    following, returns = bootstrap_value, []
+    for immediate, discount in zip(reversed((rewards + cuts).unbind()), reversed(discounts.unbind()), strict=True):
+        following = torch.addcmul(immediate, discount, following)
+        returns.append(following)
+    return torch.stack(returns[::-1])
 
 
 def lambda_returns(

@@ -173,11 +173,11 @@ def _choose(worker: WorkerState, act: Act) -> tuple[Tensor, CoreState]:
 def _record(config: Config, worker: WorkerState, step: Step, evaluate: Evaluate, t: int) -> np.ndarray:
     buffers = worker.buffers
     clips = config.clip_rewards == "on" or (config.clip_rewards == "auto" and worker.envs.rewards_are_scores)
-    buffers.rewards[t] = config.reward_scale * (np.clip(step.rewards, -1, 1) if clips else step.rewards)
+    np.multiply(step.rewards.clip(-1, 1) if clips else step.rewards, config.reward_scale, out=buffers.rewards[t])
     ended = step.terminated | step.truncated
     # Paper: silent on lives; where they count, losing one ends the return but neither the game nor the LSTM's memory.
     stops = ended | step.lives_lost if config.life_loss_ends else ended
-    buffers.discounts[t] = np.where(stops, 0.0, config.gamma)
+    np.multiply(~stops, config.gamma, out=buffers.discounts[t], casting="same_kind")
     buffers.cuts[t] = 0.0
     if config.bootstrap_on_truncation and step.truncated.any():
         assert step.final_observations is not None

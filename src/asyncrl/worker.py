@@ -136,7 +136,9 @@ class Learner:
         """Choose actions [B] for observations [B, ...]; return them and the core's state after."""
         with recording(self.tapes):
             outputs, state = self.network(observations.to(self.device)[None], resets.to(self.device)[None], state)
-        return self.algorithm.choose(_moved(outputs, "cpu"), self.epsilons, self.state.generator), state
+        if self.device.type != "cpu":
+            outputs = _moved(outputs, "cpu")
+        return self.algorithm.choose(outputs, self.epsilons, self.state.generator), state
 
     def evaluate(self, observations: Tensor, state: CoreState) -> Tensor:
         """Value observations [B, ...] that no action follows, with the target parameters where there are any."""
