@@ -55,3 +55,20 @@ def test_memory_of_the_session_is_counted(from_benchmarks):
     before, after = map(float, ran.stdout.split())
     assert 60 < after - before < 70
     assert 1 < before < 60
+
+
+def test_limits_of_sharing_follow_from_what_one_worker_needs(from_benchmarks):
+    module = from_benchmarks("sharing")
+    needs = module.Needs(
+        moved_bytes=20_000_000, parameters=1_600_000, update_seconds=0.01, pull_seconds=1e-4, push_seconds=1e-3
+    )
+    found = module.sharing("paper", needs, 40e9)
+    assert found.workers_at_bandwidth == pytest.approx(20)  # each moves 2 GB/s
+    assert found.workers_at_one_push == pytest.approx(10)
+    assert found.lost_per_worker == pytest.approx(1e-6)  # a line is held for 10 ns of 10 ms
+
+
+def test_the_bar_of_the_start_is_three_imports_and_the_environments(from_benchmarks):
+    row = {"import torch": 2.0, "a worker's environments": 1.0, "and their reset": 2.0, "first gradient": 7.2}
+    shares = from_benchmarks("startup").shares_of_the_bar(row)
+    assert shares == pytest.approx({"of the bar": 7.2 / 7.2, "of the bar, with resets": 7.2 / 9.6})

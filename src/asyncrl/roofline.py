@@ -29,13 +29,17 @@ def floors(learner: Learner, store: ParameterStore, seconds: float) -> dict[str,
     Call it when the training is over: it plays on with the learner's environments.
     """
     flops, steps = _flops(learner)
-    vectors = 2 + 1 + 2 + 2 * len(store.spec.statistics)  # pull; gradient; parameters and statistics, read and written
-    traffic = vectors * FLOAT_BYTES * learner.snapshot.numel()
     return {
         "environment": _seconds_per_environment_step(learner, seconds),
         "arithmetic": flops / steps / _peak_flops(seconds),
-        "memory": traffic / steps / _bytes_per_second(seconds),
+        "memory": update_bytes(store) / steps / copy_bandwidth(seconds),
     }
+
+
+def update_bytes(store: ParameterStore) -> int:
+    """Return the bytes that one pull and one push move at least."""
+    vectors = 2 + 1 + 2 + 2 * len(store.spec.statistics)  # pull; gradient; parameters and statistics, read and written
+    return vectors * FLOAT_BYTES * store.spec.num_parameters
 
 
 def _flops(learner: Learner) -> tuple[int, int]:
@@ -63,7 +67,8 @@ def _peak_flops(seconds: float) -> float:
     return 2 * PEAK_SIZE**3 / _repeat(lambda: torch.mm(left, right, out=product), seconds)
 
 
-def _bytes_per_second(seconds: float) -> float:
+def copy_bandwidth(seconds: float) -> float:
+    """Return the bytes per second that this core reads and writes when it copies what no cache holds."""
     source, target = torch.ones(TRAFFIC_FLOATS), torch.ones(TRAFFIC_FLOATS)
     return 2 * FLOAT_BYTES * TRAFFIC_FLOATS / _repeat(lambda: target.copy_(source), seconds)
 

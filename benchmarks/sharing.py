@@ -1,0 +1,167 @@
+"""Where lock-free sharing stops scaling: computed from constants that are measured here, for as many cores as you like.
+
+python benchmarks/sharing.py
+python benchmarks/sharing.py --presets paper57 --networks conv2015
+
+Each update moves the parameters, the gradient and the optimiser's statistics through memory that all cores share:
+workers beyond `bandwidth / (bytes of an update / seconds of an update)` wait for memory. Pushes overlap as often as
+they last: with `seconds of an update / seconds of a push` workers one other is in progress on average. An update is
+lost only where two of them meet in one cache line.
+"""
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from typing import Literal
+
+import torch
+import tyro
+from outcome import describe_machine, prepare
+from rounds import say
+
+from asyncrl.config import NetworkName, PresetName
+from asyncrl.machine import available_cores
+from asyncrl.networks import flatten_parameters_
+from asyncrl.presets import PRESETS
+from asyncrl.roofline import copy_bandwidth, update_bytes
+from asyncrl.start import fresh_start
+from asyncrl.store import ParameterStore, StoreSpec
+from asyncrl.worker import Learner, compute_update
+
+CACHE_LINE_FLOATS = 16
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Compute how many workers can share one store."""
+
+    # Presets to look at.
+    presets: tuple[Literal["fast", "paper", "paper57"], ...] = ("fast", "paper")
+    # Networks to look at each of them with.
+    networks: tuple[NetworkName, ...] = ("conv2013", "conv2015")
+    # The game.
+    env: str = "ALE/Pong-v5"
+    # Seconds of each measurement.
+    seconds: float = 10.0
+    # Print JSON instead of a table.
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one worker, alone on its core, asks of the memory that it shares."""
+
+    moved_bytes: int  # of an update
+    parameters: int
+    update_seconds: float  # from pull to push
+    pull_seconds: float
+    push_seconds: float
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """What follows for many workers."""
+
+    name: str
+    needs: Needs
+    workers_at_bandwidth: float  # that the memory of this machine can feed
+    workers_at_one_push: float  # with which one other push is in progress on average
+    lost_per_worker: float  # share of a line's updates that each further worker loses
+
+
+def main() -> int:
+    """Measure, compute, print."""
+    args = tyro.cli(Arguments, description=__doc__)
+    prepare("sharing")
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    one, every = bandwidth(1, args.seconds), bandwidth(available_cores(), args.seconds)
+    say(f"bandwidth: {one / 1e9:.1f} GB/s for one core, {every / 1e9:.1f} GB/s for {available_cores()}")
+    found = [measured(args, preset, network, every) for preset in args.presets for network in args.networks]
+    if args.json:
+        rows = [dataclasses.asdict(sharing) for sharing in found]
+        print(json.dumps({"bandwidth": [one, every], "machine": describe_machine(), "rows": rows}))
+        return 0
+    print("| | MB an update | ms an update | pull, ms | push, ms | workers: memory is full | one other push | lost |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in found:
+        needs = row.needs
+        print(
+            f"| {row.name} | {needs.moved_bytes / 1e6:.1f} | {1e3 * needs.update_seconds:.1f} "
+            f"| {1e3 * needs.pull_seconds:.2f} | {1e3 * needs.push_seconds:.2f} | {row.workers_at_bandwidth:,.0f} "
+            f"| {row.workers_at_one_push:,.0f} | {row.lost_per_worker:.0e} |"
+        )
+    return 0
+
+
+def bandwidth(cores: int, seconds: float) -> float:
+    """Return the bytes per second that `cores` processes copy together."""
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(cores), context.SimpleQueue()
+    processes = [context.Process(target=copy, args=(barrier, results, seconds)) for _ in range(cores)]
+    for process in processes:
+        process.start()
+    total = sum(results.get() for _ in processes)
+    for process in processes:
+        process.join()
+    return total
+
+
+def copy(barrier: Barrier, results: "multiprocessing.SimpleQueue[float]", seconds: float) -> None:
+    """Copy at the same time as the others; put the bytes per second."""
+    torch.set_num_threads(1)
+    barrier.wait()
+    results.put(copy_bandwidth(seconds))
+
+
+def measured(args: Arguments, preset: PresetName, network: NetworkName, bytes_per_second: float) -> Sharing:
+    """Return what one worker of `preset` with `network` asks for, alone on this core."""
+    config = dataclasses.replace(PRESETS[preset](), env=args.env, network=network, workers=1)
+    start = fresh_start(config)
+    theta = flatten_parameters_(start.network)
+    store = ParameterStore(StoreSpec.of(config, theta.numel()), config)
+    store.theta.copy_(theta)
+    learner = Learner(config, 0, statistics=start.statistics)
+    with contextlib.closing(learner):
+        loop(learner, store, args.seconds / 4)  # warm-up
+        updates, seconds, pulling, pushing = loop(learner, store, args.seconds)
+    update, push = seconds / updates, pushing / updates
+    needs = Needs(update_bytes(store), theta.numel(), update, pulling / updates, push)
+    return sharing(f"{preset}, {network}", needs, bytes_per_second)
+
+
+def sharing(name: str, needs: Needs, bytes_per_second: float) -> Sharing:
+    """Return what follows from `needs` where all cores together copy `bytes_per_second`."""
+    lines = needs.parameters / CACHE_LINE_FLOATS
+    return Sharing(
+        name,
+        needs,
+        workers_at_bandwidth=bytes_per_second / (needs.moved_bytes / needs.update_seconds),
+        workers_at_one_push=needs.update_seconds / needs.push_seconds,
+        # A line is at risk from its reading to its writing; another worker passes there once an update.
+        lost_per_worker=needs.push_seconds / lines / needs.update_seconds,
+    )
+
+
+def loop(learner: Learner, store: ParameterStore, seconds: float) -> tuple[int, float, float, float]:
+    """Learn for `seconds` of this core; return updates, and seconds of all, of pulls and of pushes."""
+    updates, pulling, pushing, began = 0, 0.0, 0.0, time.process_time()
+    while (passed := time.process_time() - began) < seconds or not updates:
+        before = time.process_time()
+        pulled = learner.pull(store)
+        pulling += time.process_time() - before
+        update = compute_update(learner)
+        before = time.process_time()
+        store.apply(0, update, pulled)
+        pushing += time.process_time() - before
+        updates += 1
+    return updates, passed, pulling, pushing
+
+
+if __name__ == "__main__":
+    sys.exit(main())
