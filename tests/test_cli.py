@@ -241,8 +241,8 @@ def test_the_command_that_is_proposed_goes_on(capsys, monkeypatch, end):
     args = ("--envs-per-worker", "1", "--workers", "1", "--schedule", "simulated", "--run-dir", "a run")
     assert main(("train", "CartPole-v1", *args, *end)) == 0
     before = Path("a run/metrics.jsonl").stat().st_size
-    proposed = capsys.readouterr().out.splitlines()[-3:]
-    for line in (proposed[2], proposed[0]):
+    proposed = capsys.readouterr().out.splitlines()[-4:]
+    for line in (proposed[3], proposed[0], proposed[2]):
         name, *verb = shlex.split(line)
         assert name == "asyncrl" and main(verb) == 0
     assert Path("a run/metrics.jsonl").stat().st_size > before

@@ -124,7 +124,7 @@ def test_a_signal_leaves_a_checkpoint_and_no_process(start, number):
     assert training.process.wait(PATIENCE_SECONDS) == 130
     assert training.assert_left_clean() > 0
     assert "Traceback" not in training.err.read_text()
-    assert training.out.read_text().splitlines()[-4].startswith("interrupted after ")
+    assert training.out.read_text().splitlines()[-5].startswith("interrupted after ")
 
 
 def test_sigterm_to_the_trainer_alone_is_enough(start):

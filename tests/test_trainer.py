@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -156,6 +157,17 @@ def test_a_pause_of_the_trainer_itself_is_no_hang(monkeypatch):
     trainer.store.heartbeats[:] = time.monotonic() - 1_000  # the control: the same without a pause is a hang
     workers.poll(0)
     assert replaced == ["made no update for 120 s"]
+
+
+def test_workers_that_still_start_are_no_part_of_the_rate(monkeypatch):
+    trainer = make_trainer(dataclasses.replace(TINY, workers=1))
+    clock = time.monotonic()
+    monkeypatch.setattr("asyncrl.trainer.time", SimpleNamespace(monotonic=lambda: clock))
+    clock += 100
+    assert trainer.progress().frames_per_second == 0
+    clock += 4
+    trainer.store.counters[0, Counter.FRAMES] += 400
+    assert trainer.progress().frames_per_second == pytest.approx(100)
 
 
 def test_a_killed_worker_is_counted_and_the_run_goes_on():

@@ -96,7 +96,7 @@ def _report(run: "Run", as_json: bool) -> int:
     again = f" --env {shlex.quote(run.config.env)}" if may_import(run.config) else ""
     print(
         f"{end} after {progress.frames:,} frames, {format_duration(progress.seconds)}\n"
-        f"  {name} eval {path}{again}\n  {name} record {path} out.mp4{again}\n"
+        f"  {name} eval {path}{again}\n  {name} record {path} out.mp4{again}\n  {name} plot {path}\n"
         f"  {name} resume {path}{again}{_further(outcome)}"
     )
     return code

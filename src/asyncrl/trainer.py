@@ -266,8 +266,10 @@ class Trainer:
 
     def _rates(self) -> np.ndarray:
         """Return counts per second [W + 1, Counter] over about the last ten seconds."""
-        now = time.monotonic()
-        self._marks.append((now, self.store.counters.copy()))
+        now, counters = time.monotonic(), self.store.counters.copy()
+        if (counters == self._marks[0][1]).all():
+            self._marks.clear()  # workers that still start are not slow
+        self._marks.append((now, counters))
         while len(self._marks) > 2 and now - self._marks[1][0] >= LOG_SECONDS:
             self._marks.popleft()
         (then, before), (_, after) = self._marks[0], self._marks[-1]
