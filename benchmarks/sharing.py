@@ -4,9 +4,12 @@ python benchmarks/sharing.py
 python benchmarks/sharing.py --presets paper57 --networks conv2015
 
 Each update moves the parameters, the gradient and the optimiser's statistics through memory that all cores share:
-workers beyond `bandwidth / (bytes of an update / seconds of an update)` wait for memory. Pushes overlap as often as
-they last: with `seconds of an update / seconds of a push` workers one other is in progress on average. An update is
-lost only where two of them meet in one cache line.
+workers beyond `bandwidth / (bytes of an update / seconds of an update)` wait for memory. That is an upper bound: acting
+and the gradient read the weights too, from the caches where these are large enough. It is also only as good as the
+bandwidth: one or two cores cannot use all that a larger machine has.
+
+Pushes overlap as often as they last: beside `seconds of an update / seconds of a push` others, one is in progress on
+average. An update is lost only where two of them meet in one cache line, between its reading and its writing.
 """
 
 import contextlib
@@ -28,12 +31,15 @@ from asyncrl.config import NetworkName, PresetName
 from asyncrl.machine import available_cores
 from asyncrl.networks import flatten_parameters_
 from asyncrl.presets import PRESETS
-from asyncrl.roofline import copy_bandwidth, update_bytes
+from asyncrl.roofline import update_bytes
 from asyncrl.start import fresh_start
 from asyncrl.store import ParameterStore, StoreSpec
 from asyncrl.worker import Learner, compute_update
 
 CACHE_LINE_FLOATS = 16
+LATENCY_SECONDS = 100e-9  # from the reading of a line to its writing being seen; assumed, as most memories have it
+COPY_FLOATS = 1 << 22  # of each core, beyond its caches
+PATIENCE_SECONDS = 60.0  # against hanging
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Sharing:
 
     name: str
     needs: Needs
-    workers_at_bandwidth: float  # that the memory of this machine can feed
+    workers_at_bandwidth: float  # that the memory of this machine can feed at most
     workers_at_one_push: float  # with which one other push is in progress on average
     lost_per_worker: float  # share of a line's updates that each further worker loses
 
@@ -87,7 +93,9 @@ def main() -> int:
         rows = [dataclasses.asdict(sharing) for sharing in found]
         print(json.dumps({"bandwidth": [one, every], "machine": describe_machine(), "rows": rows}))
         return 0
-    print("| | MB an update | ms an update | pull, ms | push, ms | workers: memory is full | one other push | lost |")
+    print(
+        "| | MB an update | ms an update | pull, ms | push, ms | workers: memory | one other push | lost per worker |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for row in found:
         needs = row.needs
@@ -100,23 +108,29 @@ def main() -> int:
 
 
 def bandwidth(cores: int, seconds: float) -> float:
-    """Return the bytes per second that `cores` processes copy together."""
+    """Return the bytes per second that `cores` processes read and write while all of them copy."""
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(cores), context.SimpleQueue()
-    processes = [context.Process(target=copy, args=(barrier, results, seconds)) for _ in range(cores)]
+    barrier, results = context.Barrier(cores), context.Queue()
+    processes = [context.Process(target=copy, args=(barrier, results, seconds), daemon=True) for _ in range(cores)]
     for process in processes:
         process.start()
-    total = sum(results.get() for _ in processes)
+    total = sum(results.get(timeout=PATIENCE_SECONDS + seconds) for _ in processes)
     for process in processes:
         process.join()
     return total
 
 
-def copy(barrier: Barrier, results: "multiprocessing.SimpleQueue[float]", seconds: float) -> None:
-    """Copy at the same time as the others; put the bytes per second."""
+def copy(barrier: Barrier, results: "multiprocessing.Queue[float]", seconds: float) -> None:
+    """Copy for as long as the others do; put the bytes per second."""
     torch.set_num_threads(1)
-    barrier.wait()
-    results.put(copy_bandwidth(seconds))
+    source, target = torch.ones(COPY_FLOATS), torch.ones(COPY_FLOATS)
+    target.copy_(source)
+    barrier.wait(PATIENCE_SECONDS)
+    count, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds:
+        target.copy_(source)
+        count += 1
+    results.put(2 * source.nbytes * count / passed)
 
 
 def measured(args: Arguments, preset: PresetName, network: NetworkName, bytes_per_second: float) -> Sharing:
@@ -137,14 +151,13 @@ def measured(args: Arguments, preset: PresetName, network: NetworkName, bytes_pe
 
 def sharing(name: str, needs: Needs, bytes_per_second: float) -> Sharing:
     """Return what follows from `needs` where all cores together copy `bytes_per_second`."""
-    lines = needs.parameters / CACHE_LINE_FLOATS
+    window = max(needs.push_seconds / (needs.parameters / CACHE_LINE_FLOATS), LATENCY_SECONDS)
     return Sharing(
         name,
         needs,
         workers_at_bandwidth=bytes_per_second / (needs.moved_bytes / needs.update_seconds),
-        workers_at_one_push=needs.update_seconds / needs.push_seconds,
-        # A line is at risk from its reading to its writing; another worker passes there once an update.
-        lost_per_worker=needs.push_seconds / lines / needs.update_seconds,
+        workers_at_one_push=1 + needs.update_seconds / needs.push_seconds,
+        lost_per_worker=window / needs.update_seconds,  # another worker passes there once an update
     )
 
 

@@ -49,8 +49,10 @@ def train(env: str, preset: "PresetName") -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         words = ["train", env, "--preset", preset, "--run-dir", f"{folder}/run", "--json"]
         sys.stdout, stdout = sys.stderr, sys.stdout
-        asyncrl_main(words)
+        code = asyncrl_main(words)
         sys.stdout = stdout
+    if len(found) < 2:
+        sys.exit(f"asyncrl train ended with exit code {code} before every worker had made an update")
     return found
 
 

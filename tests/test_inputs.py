@@ -99,7 +99,7 @@ def test_random_play_measures_each_number_of_a_vector() -> None:
 
 def test_images_are_measured_once_with_one_deviation_for_all() -> None:
     envs = GymnasiumEnvironments(lambda: Picture((1, 12, 12)), 2)
-    statistics, sums = measure_inputs(envs, seed=0)
+    statistics, sums = measure_inputs(envs, seed=0, steps=RANDOM_STEPS)
     assert sums is None
     assert statistics.mean.shape == (1, 12, 12) and statistics.deviation.shape == ()
     # Bytes drawn uniformly: mean 127.5, deviation 73.9.

@@ -137,13 +137,34 @@ def test_sigterm_to_the_trainer_alone_is_enough(start):
 
 
 def test_ctrl_c_while_trainer_and_forkserver_import_torch(start):
-    training = start()
+    training = start("ALE/Pong-v5", *FOREVER)
     wait_until(lambda: any("forkserver" in line for line in training.members().values()))
     training.interrupt()
     assert training.process.wait(PATIENCE_SECONDS) == 130
     wait_until(lambda: not training.members())
     assert not training.run_dir.exists()
-    assert training.err.read_text() == "interrupted\n"
+    assert "Traceback" not in training.err.read_text()
+
+
+def test_the_forkserver_of_atari_starts_before_torch_is_imported(tmp_path):
+    code = (
+        "import sys, asyncrl.children as children\n"
+        "def stop(context, env): sys.exit(f'torch: {'torch' in sys.modules}')\n"
+        "children.start_early = stop\n"
+        "from asyncrl.cli import main\n"
+        "main(['train', 'ALE/Pong-v5', '--run-dir', 'run'])\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == "torch: False\n"
+
+
+@pytest.mark.parametrize("env", ["ALE/Pongg-v5", "ALE/Pong-v5"])
+def test_a_mistake_leaves_no_process(start, env):
+    training = start(env, "--network", "mlp200", "--core", "lstm", "--lstm-size", "0")
+    assert training.process.wait(PATIENCE_SECONDS) == 2
+    wait_until(lambda: not training.members())
+    assert not training.run_dir.exists() and len(training.err.read_text().splitlines()) == 1
 
 
 def test_ctrl_c_while_workers_start(start):

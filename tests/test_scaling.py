@@ -64,8 +64,15 @@ def test_limits_of_sharing_follow_from_what_one_worker_needs(from_benchmarks):
     )
     found = module.sharing("paper", needs, 40e9)
     assert found.workers_at_bandwidth == pytest.approx(20)  # each moves 2 GB/s
-    assert found.workers_at_one_push == pytest.approx(10)
-    assert found.lost_per_worker == pytest.approx(1e-6)  # a line is held for 10 ns of 10 ms
+    assert found.workers_at_one_push == pytest.approx(11)
+    assert found.lost_per_worker == pytest.approx(1e-5)  # a line is at risk for 100 ns of 10 ms
+
+
+def test_bandwidth_is_that_of_all_at_once(from_benchmarks):
+    module = from_benchmarks("sharing")
+    one = module.bandwidth(1, 0.2)
+    assert 1e8 < one < 1e12
+    assert 0.3 * one < module.bandwidth(2, 0.2) < 10 * one
 
 
 def test_the_bar_of_the_start_is_three_imports_and_the_environments(from_benchmarks):

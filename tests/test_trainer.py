@@ -170,6 +170,19 @@ def test_workers_that_still_start_are_no_part_of_the_rate(monkeypatch):
     assert trainer.progress().frames_per_second == pytest.approx(100)
 
 
+def test_rare_updates_do_not_blow_up_the_rate(monkeypatch):
+    trainer = make_trainer(dataclasses.replace(TINY, workers=1))
+    clock = time.monotonic()
+    monkeypatch.setattr("asyncrl.trainer.time", SimpleNamespace(monotonic=lambda: clock))
+    rates = []
+    for tick in range(1, 200):  # half seconds; 150 frames every 15 s
+        clock += 0.5
+        trainer.store.counters[0, Counter.FRAMES] += 150 * (tick % 30 == 0)
+        rates.append(trainer.progress().frames_per_second)
+    assert max(rates[60:]) <= 15  # all of an update within the ten seconds that are looked at
+    assert np.mean(rates[60:180]) == pytest.approx(10, rel=0.1)
+
+
 def test_a_killed_worker_is_counted_and_the_run_goes_on():
     told, outcomes = [], []
     trainer = make_trainer(dataclasses.replace(TINY, frames=10**9), told)

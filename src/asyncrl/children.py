@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
@@ -12,6 +13,7 @@ from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from asyncrl.envs.atari import rom_name
 from asyncrl.envs.make import is_atari
 
 # One thread per worker: workers times threads beyond the cores makes everything slower (the most reported trap of A3C
@@ -25,6 +27,8 @@ _ENVIRONMENT = {
     "MALLOC_TOP_PAD_": str(1 << 26),
 }
 
+_lock = threading.Lock()  # trainings may begin in several threads
+
 
 def make_context(env: str) -> BaseContext:
     """Return the start method for workers that will step `env`: forkserver with their modules, spawn without it."""
@@ -35,9 +39,17 @@ def make_context(env: str) -> BaseContext:
     return context
 
 
-def start_server(context: BaseContext) -> None:
-    """Let the forkserver load its modules while we do other things: that takes as long as `import torch`."""
-    if isinstance(context, ForkServerContext):
+def start_early(context: BaseContext, env: str) -> None:
+    """Let the forkserver load its modules while we do other things: that takes as long as `import torch`.
+
+    Only for Atari. Of other worlds it must wait until one has been built: what that finds out about OpenGL is in the
+    environment variables, which the server inherits when it starts.
+
+    Raises:
+        UserError: if there is no such game.
+    """
+    if is_atari(env) and isinstance(context, ForkServerContext):
+        rom_name(env)
         with _child_surroundings():
             forkserver.ensure_running()
 
@@ -60,18 +72,19 @@ def _child_surroundings() -> Iterator[None]:
     a main guard would start a training in every child. They begin with SIGINT blocked: Ctrl-C is the trainer's, which
     gets it when the block is over.
     """
-    main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in _ENVIRONMENT}
-    resource_tracker.ensure_running()  # here, because it ends by unblocking SIGINT
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    os.environ.update(_ENVIRONMENT)
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with _lock:
+        main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in _ENVIRONMENT}
+        resource_tracker.ensure_running()  # here, because it ends by unblocking SIGINT
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        os.environ.update(_ENVIRONMENT)
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)

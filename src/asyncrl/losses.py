@@ -1,6 +1,6 @@
 """Losses of the paper's methods: summed over time, divided by B, so that B = 1 is exactly the paper's sum.
 
-Every function takes `[T, B]` tensors and returns a scalar. Targets and advantages are constants here: callers detach.
+Every loss is a scalar of `[T, B]` tensors. Returns, targets and advantages are constants here: callers detach.
 """
 
 import math
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function
+from torch.autograd.function import Function, once_differentiable
 
 
 def sum_over_time(losses: Tensor) -> Tensor:
@@ -83,11 +83,13 @@ class _CategoricalActorCritic(Function):
             weighted.add_(policy).mul_(entropy_cost / len(values[0])).scatter_add_(-1, taken, scaled.unsqueeze(-1)),
             scaled * value_cost,
         )
+        ctx.set_materialize_grads(False)  # of the three that have none
         ctx.mark_non_differentiable(policy_loss, loss_of_values, entropies)
         return total, policy_loss, loss_of_values, entropies
 
     @staticmethod
-    def backward(ctx, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    @once_differentiable
+    def backward(ctx, gradient: Tensor, *_: None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         of_log_policy, of_values = ctx.gradients
         return of_log_policy * gradient, of_values * gradient, None, None, None, None
 

@@ -32,7 +32,7 @@ def floors(learner: Learner, store: ParameterStore, seconds: float) -> dict[str,
     return {
         "environment": _seconds_per_environment_step(learner, seconds),
         "arithmetic": flops / steps / _peak_flops(seconds),
-        "memory": update_bytes(store) / steps / copy_bandwidth(seconds),
+        "memory": update_bytes(store) / steps / _bytes_per_second(seconds),
     }
 
 
@@ -67,8 +67,7 @@ def _peak_flops(seconds: float) -> float:
     return 2 * PEAK_SIZE**3 / _repeat(lambda: torch.mm(left, right, out=product), seconds)
 
 
-def copy_bandwidth(seconds: float) -> float:
-    """Return the bytes per second that this core reads and writes when it copies what no cache holds."""
+def _bytes_per_second(seconds: float) -> float:
     source, target = torch.ones(TRAFFIC_FLOATS), torch.ones(TRAFFIC_FLOATS)
     return 2 * FLOAT_BYTES * TRAFFIC_FLOATS / _repeat(lambda: target.copy_(source), seconds)
 

@@ -14,7 +14,7 @@ from multiprocessing.context import BaseContext
 import torch
 
 from asyncrl.a2c import THREADED_PARAMETERS, batched
-from asyncrl.children import make_context, start_process, start_server
+from asyncrl.children import make_context, start_early, start_process
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
@@ -86,7 +86,7 @@ def measure_speed(
     """
     config = trainable(config)
     context = make_context(config.env)
-    start_server(context)
+    start_early(context, config.env)
     start = start or fresh_start(config)
     store = _make_store(config, start, context)
     pool = _Pool(config, store, start.statistics, context, seconds / 2 if profile else None, warmup)

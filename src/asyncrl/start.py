@@ -11,7 +11,7 @@ from asyncrl.checkpoint import Checkpoint, input_statistics, restore_network
 from asyncrl.config import Config
 from asyncrl.envs import Environments
 from asyncrl.envs.actions import ActionMap
-from asyncrl.envs.make import opened_envs
+from asyncrl.envs.make import is_atari, opened_envs
 from asyncrl.errors import UserError, blaming
 from asyncrl.images import is_image
 from asyncrl.inputs import InputStatistics, statistics_of, sums_of
@@ -19,9 +19,9 @@ from asyncrl.machine import available_cores
 from asyncrl.networks import Network, make_network
 from asyncrl.spaces_json import encode_space
 
-# Few long games show more of a world than many short ones, and are made sooner: an Atari game takes 0.2 s to be reset.
-RANDOM_ENVS = 2
-RANDOM_STEPS = 500  # of each
+RANDOM_ENVS, RANDOM_STEPS = 8, 200  # environments, and steps of each
+# A game takes 0.2 s to build and reset, and two that go on are as varied as eight that have just begun (docs/log.md).
+ATARI_ENVS, ATARI_STEPS = 2, 500
 
 
 class Start(NamedTuple):
@@ -36,14 +36,15 @@ class Start(NamedTuple):
 def fresh_start(config: Config) -> Start:
     """Build an environment to learn its spaces, measure its inputs, draw the weights.
 
-    Any mistake in the environment's name shows here, before a process is started.
+    Any mistake in the environment's name shows here, before a worker is started.
     """
-    with opened_envs(config, RANDOM_ENVS if config.standardize_inputs else 1, threads=available_cores()) as envs:
+    num_envs, steps = (ATARI_ENVS, ATARI_STEPS) if is_atari(config.env) else (RANDOM_ENVS, RANDOM_STEPS)
+    with opened_envs(config, num_envs if config.standardize_inputs else 1, threads=available_cores()) as envs:
         spaces_, statistics, sums = (envs.observation_space, envs.action_space), None, None
         network = make_network(config, *spaces_)
         if config.standardize_inputs:
             with blaming(f"{config.env} failed in random play, before the training"):
-                statistics, sums = measure_inputs(envs, config.seed)
+                statistics, sums = measure_inputs(envs, config.seed, steps)
             network = make_network(config, *spaces_, statistics)
         return Start(spaces_, network, statistics, sums)
 
@@ -80,7 +81,7 @@ def _input_sums(checkpoint: Checkpoint, size: int) -> np.ndarray | None:
     return None if sums is None else sums.numpy()
 
 
-def measure_inputs(envs: Environments, seed: int) -> tuple[InputStatistics, np.ndarray | None]:
+def measure_inputs(envs: Environments, seed: int, steps: int) -> tuple[InputStatistics, np.ndarray | None]:
     """Return statistics of the inputs in random play, and for vectors the sums that workers go on with.
 
     Vectors have a deviation for each number. Images have one for all: most pixels never change.
@@ -92,7 +93,7 @@ def measure_inputs(envs: Environments, seed: int) -> tuple[InputStatistics, np.n
     envs.action_space.seed(int(generator.integers(2**31)))
     envs.reset(seed=int(generator.integers(2**31)))
     actions, sums = ActionMap(envs.action_space), np.zeros(())
-    for _ in range(RANDOM_STEPS):
+    for _ in range(steps):
         sums = sums + sums_of(envs.step(actions.sample(envs.num_envs)).observations[None])
     if not is_image(envs.observation_space):
         return statistics_of(sums), sums

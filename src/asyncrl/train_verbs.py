@@ -20,7 +20,7 @@ def train_verb(args: Sequence[str]) -> int:
     """Train an agent."""
     import tyro
 
-    from asyncrl.children import make_context, start_server
+    from asyncrl.children import make_context, start_early
     from asyncrl.config import Config
     from asyncrl.starting import starting_point
 
@@ -41,7 +41,7 @@ def train_verb(args: Sequence[str]) -> int:
     # The preset as it is for this world, by which name the file will be read again.
     config = dataclasses.replace(given.settings, preset=start.preset)
     if not config.is_in_one_process:
-        start_server(make_context(config.env))  # it loads torch at the same time as we do
+        start_early(make_context(config.env), config.env)
     from asyncrl.run import start_run
 
     return _report(start_run(config, as_json=given.json), given.json)

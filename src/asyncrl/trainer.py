@@ -12,7 +12,7 @@ import numpy as np
 
 from asyncrl.a2c import batched, make_batched_worker
 from asyncrl.checkpoint import Checkpoint, restore_store
-from asyncrl.children import make_context, start_server
+from asyncrl.children import make_context, start_early
 from asyncrl.config import Config
 from asyncrl.evaluator import Evaluation, Evaluator
 from asyncrl.inputs import statistics_of
@@ -69,7 +69,7 @@ class Trainer:
         if context is None:
             context = make_context(config.env)
             if not config.is_in_one_process:
-                start_server(context)
+                start_early(context, config.env)
         start = fresh_start(config) if checkpoint is None else restored_start(config, checkpoint)
         self.spaces, self.network, self.statistics = start.spaces, start.network, start.statistics
         self.theta = flatten_parameters_(self.network)  # [P]; the trainer's own copy, for checkpoints
@@ -93,7 +93,7 @@ class Trainer:
         self._timeouts = self.store.total(Counter.TIMEOUTS)
         self.interrupted = False
         self.started = time.monotonic()
-        self._marks = deque([(self.started, self.store.counters.copy())])
+        self._begin_rates()
 
     def _make_pool(self, context: BaseContext, generation: int, position: int) -> WorkerPool | Simulation:
         """Return who does the work. Only this, and what it has to say about checkpoints, differs between schedules."""
@@ -118,7 +118,7 @@ class Trainer:
         """
         self.log = RunLog(self.run_dir, self.announce)
         self.started = time.monotonic()
-        self._marks = deque([(self.started, self.store.counters.copy())])
+        self._begin_rates()
         with handling_signals(self._interrupt):
             try:
                 self.pool.start()
@@ -264,16 +264,20 @@ class Trainer:
             workers=tuple(self._worker_progress(worker, rates) for worker in range(self.config.workers)),
         )
 
+    def _begin_rates(self) -> None:
+        self._before = self.store.counters.copy()
+        self._marks = deque([(self.started, self._before)])
+
     def _rates(self) -> np.ndarray:
         """Return counts per second [W + 1, Counter] over about the last ten seconds."""
         now, counters = time.monotonic(), self.store.counters.copy()
-        if (counters == self._marks[0][1]).all():
+        if (counters == self._before).all():
             self._marks.clear()  # workers that still start are not slow
         self._marks.append((now, counters))
         while len(self._marks) > 2 and now - self._marks[1][0] >= LOG_SECONDS:
             self._marks.popleft()
         (then, before), (_, after) = self._marks[0], self._marks[-1]
-        return (after - before) / max(now - then, 1e-6)
+        return (after - before) / max(now - then, SHOW_SECONDS)
 
     def _worker_progress(self, worker: int, rates: np.ndarray) -> WorkerProgress:
         counters = self.store.counters[worker]

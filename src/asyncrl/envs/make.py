@@ -39,6 +39,7 @@ def make_envs(config: Config, num_envs: int, threads: int = 1) -> Environments:
         if config.env_options:
             raise UserError("--env-options are for other worlds: Atari games are as the paper has them, or --sticky")
         threads = available_cores() if config.algo == "a2c" else threads
+        threads = min(threads, num_envs)
         return AtariEnvironments(rom_name(config.env), num_envs, sticky=config.sticky, threads=threads)
     if config.sticky:
         raise UserError(f"--sticky is for Atari games, but {config.env} is none")
