@@ -149,22 +149,23 @@ def test_ctrl_c_while_trainer_and_forkserver_import_torch(start):
 def test_the_forkserver_of_atari_starts_before_torch_is_imported(tmp_path):
     code = (
         "import sys, asyncrl.children as children\n"
-        "def stop(context, env): sys.exit(f'torch: {'torch' in sys.modules}')\n"
-        "children.start_early = stop\n"
+        "children.start_early = lambda context, env: sys.exit(f'{env}, torch: {\"torch\" in sys.modules}')\n"
         "from asyncrl.cli import main\n"
         "main(['train', 'ALE/Pong-v5', '--run-dir', 'run'])\n"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, check=False)
-    assert done.stderr == "torch: False\n"
+    assert done.stderr == "ALE/Pong-v5, torch: False\n"
 
 
-@pytest.mark.parametrize("env", ["ALE/Pongg-v5", "ALE/Pong-v5"])
-def test_a_mistake_leaves_no_process(start, env):
-    training = start(env, "--network", "mlp200", "--core", "lstm", "--lstm-size", "0")
+def test_a_mistake_after_the_forkserver_has_started_leaves_no_process(start, tmp_path):
+    (tmp_path / "run").mkdir()
+    training = start("ALE/Pong-v5", *FOREVER)
+    wait_until(lambda: any("forkserver" in line for line in training.members().values()))
     assert training.process.wait(PATIENCE_SECONDS) == 2
     wait_until(lambda: not training.members())
-    assert not training.run_dir.exists() and len(training.err.read_text().splitlines()) == 1
+    assert "exists: choose another --run-dir" in training.err.read_text()
+    assert not list(training.run_dir.iterdir())
 
 
 def test_ctrl_c_while_workers_start(start):
