@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from asyncrl.algorithms import ALGORITHMS, actor_critic_loss
 from asyncrl.config import Config
-from asyncrl.networks import ActorCritic, QNetwork, flat_gradient, make_network
+from asyncrl.flat import flat_gradient
+from asyncrl.networks import ActorCritic, QNetwork, make_network
 from asyncrl.returns import lambda_returns, n_step_returns, one_step_targets
 from asyncrl.rollout import Rollout
 

@@ -28,8 +28,8 @@ from outcome import describe_machine, prepare
 from rounds import say
 
 from asyncrl.config import NetworkName, PresetName
+from asyncrl.flat import flatten_parameters_
 from asyncrl.machine import available_cores
-from asyncrl.networks import flatten_parameters_
 from asyncrl.presets import PRESETS
 from asyncrl.roofline import update_bytes
 from asyncrl.start import fresh_start

@@ -9,7 +9,7 @@ from asyncrl.a2c import batched
 from asyncrl.algorithms import ALGORITHMS
 from asyncrl.config import Config
 from asyncrl.errors import UserError
-from asyncrl.networks import flat_gradient
+from asyncrl.flat import flat_gradient
 from asyncrl.rollout import Rollout, collect_rollout
 from asyncrl.worker import Learner, compute_update
 

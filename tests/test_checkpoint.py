@@ -32,7 +32,8 @@ from asyncrl.cli import main
 from asyncrl.config import Config
 from asyncrl.config_file import write_config
 from asyncrl.errors import UserError
-from asyncrl.networks import flatten_parameters_, make_network
+from asyncrl.flat import flatten_parameters_
+from asyncrl.networks import make_network
 from asyncrl.spaces_json import decode_space, encode_space
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 

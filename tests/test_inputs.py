@@ -13,8 +13,9 @@ from asyncrl.checkpoint import input_statistics, load_checkpoint, restore_networ
 from asyncrl.config import Config
 from asyncrl.envs.vector import GymnasiumEnvironments
 from asyncrl.errors import UserError
+from asyncrl.flat import flatten_parameters_
 from asyncrl.inputs import InputStatistics, SharedSums, statistics_of, sums_of
-from asyncrl.networks import flatten_parameters_, make_network, set_input_statistics_
+from asyncrl.networks import make_network, set_input_statistics_
 from asyncrl.spaces_json import encode_space
 from asyncrl.start import RANDOM_ENVS, RANDOM_STEPS, fresh_start, measure_inputs, restored_start
 from asyncrl.store import ParameterStore, StoreSpec

@@ -22,6 +22,7 @@ FLOORS = {
         "tape",
         "passes",
         "images",
+        "flat",
         "torsos",
         "networks",
         "disciplines",

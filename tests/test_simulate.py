@@ -12,7 +12,8 @@ from gymnasium import spaces
 import asyncrl
 from asyncrl.config import DelayName
 from asyncrl.errors import UserError
-from asyncrl.networks import flatten_parameters_, make_network
+from asyncrl.flat import flatten_parameters_
+from asyncrl.networks import make_network
 from asyncrl.orders import RECORD, Event, drawn_order, record_file, recorded_order, rounds, staleness_of
 from asyncrl.run import Run
 from asyncrl.simulate import Simulation, flushes_denormals

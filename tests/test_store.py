@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncrl.config import Config
-from asyncrl.networks import flat_gradient, flatten_parameters_
+from asyncrl.flat import flat_gradient, flatten_parameters_
 from asyncrl.rollout import Episode
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 from asyncrl.worker import Update

@@ -17,8 +17,9 @@ from gymnasium import spaces
 from asyncrl.children import start_process
 from asyncrl.config import Config
 from asyncrl.evaluate import evaluate
+from asyncrl.flat import flatten_parameters_
 from asyncrl.inputs import InputStatistics, statistics_of
-from asyncrl.networks import flatten_parameters_, make_network
+from asyncrl.networks import make_network
 from asyncrl.processes import last_line, prepare_process
 from asyncrl.store import Counter, ParameterStore
 

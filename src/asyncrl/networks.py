@@ -46,8 +46,6 @@ __all__ = [
     "SeparateActorCritic",
     "attach_passes_",
     "attach_tapes_",
-    "flat_gradient",
-    "flatten_parameters_",
     "initialize_orthogonal_",
     "make_network",
     "set_input_statistics_",
@@ -234,19 +232,6 @@ def initialize_orthogonal_(network: Network) -> None:
             nn.init.zeros_(module.bias)
 
 
-def flatten_parameters_(network: nn.Module) -> Tensor:
-    """Move all parameters of `network` into one flat tensor [P] that they share from then on; return it.
-
-    Writing the flat tensor changes the network: a pull is one copy. Pull only between a gradient and the next forward
-    pass: autograd does not notice a change made in between, and the gradient would be silently wrong.
-    """
-    parameters = list(network.parameters())
-    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
-    for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.data = piece.view_as(parameter)
-    return flat
-
-
 def attach_tapes_(network: nn.Module) -> list[Tape]:
     """Give every torso of convolutions in `network` a tape; return them. Other torsos cost too little to be taped."""
     tapes = []
@@ -285,21 +270,3 @@ def set_input_statistics_(network: nn.Module, statistics: InputStatistics) -> No
     for module in network.modules():
         if isinstance(module, Standardize):
             module.set_statistics_(statistics)
-
-
-def flat_gradient(loss: Tensor, network: nn.Module, into: Tensor | None = None) -> Tensor:
-    """Return d loss / d parameters as one flat tensor [P], which is never anybody's `.grad`.
-
-    Args:
-        loss: a scalar.
-        network: whose parameters.
-        into: [P] to write it into and return; pieces may be written there already (`Passes.write_into`).
-    """
-    parameters = list(network.parameters())
-    gradients = torch.autograd.grad(loss, parameters)
-    if into is None:
-        return torch.cat([g.reshape(-1) for g in gradients])
-    for piece, gradient in zip(into.split([p.numel() for p in parameters]), gradients, strict=True):
-        if piece.data_ptr() != gradient.data_ptr():
-            piece.copy_(gradient.reshape(-1))
-    return into

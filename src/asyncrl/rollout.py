@@ -177,7 +177,7 @@ def _record(config: Config, worker: WorkerState, step: Step, evaluate: Evaluate,
     ended = step.terminated | step.truncated
     # Paper: silent on lives; where they count, losing one ends the return but neither the game nor the LSTM's memory.
     stops = ended | step.lives_lost if config.life_loss_ends else ended
-    np.multiply(~stops, config.gamma, out=buffers.discounts[t], casting="same_kind")
+    np.multiply(~stops, config.gamma, out=buffers.discounts[t])
     buffers.cuts[t] = 0.0
     if config.bootstrap_on_truncation and step.truncated.any():
         assert step.final_observations is not None

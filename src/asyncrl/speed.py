@@ -17,9 +17,9 @@ from asyncrl.a2c import THREADED_PARAMETERS, batched
 from asyncrl.children import make_context, start_early, start_process
 from asyncrl.config import Config
 from asyncrl.errors import UserError
+from asyncrl.flat import flatten_parameters_
 from asyncrl.inputs import InputStatistics
 from asyncrl.machine import available_cores
-from asyncrl.networks import flatten_parameters_
 from asyncrl.processes import last_line, prepare_process
 from asyncrl.roofline import floors
 from asyncrl.spans import Spans, time_learner_

@@ -15,9 +15,10 @@ from asyncrl.checkpoint import Checkpoint, restore_store
 from asyncrl.children import make_context, start_early
 from asyncrl.config import Config
 from asyncrl.evaluator import Evaluation, Evaluator
+from asyncrl.flat import flatten_parameters_
 from asyncrl.inputs import statistics_of
 from asyncrl.metrics import RECENT_EPISODES, Gatherer, Progress, RunLog, WorkerProgress
-from asyncrl.networks import flatten_parameters_, set_input_statistics_
+from asyncrl.networks import set_input_statistics_
 from asyncrl.pool import WorkerPool
 from asyncrl.processes import Report, handling_signals
 from asyncrl.saving import Saving

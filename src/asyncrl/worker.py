@@ -15,6 +15,7 @@ from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
 from asyncrl.errors import DivergedError
 from asyncrl.exploration import annealed_epsilons, draw_final_epsilons
+from asyncrl.flat import flat_gradient, flatten_parameters_
 from asyncrl.images import is_image
 from asyncrl.inputs import InputStatistics, statistics_of, sums_of
 from asyncrl.networks import (
@@ -22,8 +23,6 @@ from asyncrl.networks import (
     Network,
     attach_passes_,
     attach_tapes_,
-    flat_gradient,
-    flatten_parameters_,
     make_network,
     set_input_statistics_,
 )

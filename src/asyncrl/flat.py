@@ -1,0 +1,35 @@
+"""All parameters of a network as one flat vector, and their gradient as another."""
+
+import torch
+from torch import Tensor, nn
+
+
+def flatten_parameters_(network: nn.Module) -> Tensor:
+    """Move all parameters of `network` into one flat tensor [P] that they share from then on; return it.
+
+    Writing the flat tensor changes the network: a pull is one copy. Pull only between a gradient and the next forward
+    pass: autograd does not notice a change made in between, and the gradient would be silently wrong.
+    """
+    parameters = list(network.parameters())
+    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.data = piece.view_as(parameter)
+    return flat
+
+
+def flat_gradient(loss: Tensor, network: nn.Module, into: Tensor | None = None) -> Tensor:
+    """Return d loss / d parameters as one flat tensor [P], which is never anybody's `.grad`.
+
+    Args:
+        loss: a scalar.
+        network: whose parameters.
+        into: [P] to write it into and return; pieces may be written there already (`Passes.write_into`).
+    """
+    parameters = list(network.parameters())
+    gradients = torch.autograd.grad(loss, parameters)
+    if into is None:
+        return torch.cat([g.reshape(-1) for g in gradients])
+    for piece, gradient in zip(into.split([p.numel() for p in parameters]), gradients, strict=True):
+        if piece.data_ptr() != gradient.data_ptr():
+            piece.copy_(gradient.reshape(-1))
+    return into
