@@ -13,14 +13,13 @@ from torch import nn
 from asyncrl.algorithms import greedy_values, next_values, state_values
 from asyncrl.config import Config
 from asyncrl.errors import UserError
+from asyncrl.flat import flat_gradient, flatten_parameters_
 from asyncrl.networks import (
     ActorCritic,
     CoreState,
     InputStatistics,
     Network,
     QNetwork,
-    flat_gradient,
-    flatten_parameters_,
     make_network,
     set_input_statistics_,
 )
