@@ -97,14 +97,16 @@ def test_a_function_gets_them_with_or_without_a_render_mode():
 @pytest.mark.parametrize(
     "env, options, line",
     [
-        ("CartPole-v1", "gravity=3", "CartPole-v1 has no option gravity"),
+        ("CartPole-v1", "gravity=3", "CartPole-v1 has no option gravity, only sutton_barto_reward\n"),
+        ("asyncrl/Catch-v0", "size=3", "asyncrl/Catch-v0 has no option size, only rows, columns\n"),
+        ("dm_control/cartpole-swingup-v0", "fps=3", "has no option fps, only size, camera, frame_skip\n"),
         ("ALE/Pong-v5", "mode=1", "--env-options are for other worlds"),
         ("asyncrl/HalfCheetah-pixels-v5", "task=os:x-v0", "cannot change task"),
         ("asyncrl.envs:asyncrl/HalfCheetah-pixels-v5", "task=os:x-v0", "cannot change task"),
         ("asyncrl/Catch-v0", "entry_point=os:system", "cannot change entry_point"),
         ("asyncrl/Catch-v0", "render_mode=rgb_array", "no id or render_mode"),
         ("asyncrl/Catch-v0", "rows=1,\nb", "--env-options is 'rows=1,"),
-        ("os:getcwd", "x=1", "os:getcwd takes no x"),
+        ("os:getcwd", "x=1", "os:getcwd takes no x, nor any other\n"),
         ("asyncrl/Catch-v0", "rows=x", "asyncrl/Catch-v0 "),
     ],
 )

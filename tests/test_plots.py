@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from asyncrl.cli import main
 from asyncrl.config import Config
 from asyncrl.config_file import write_config
 from asyncrl.errors import UserError
@@ -97,7 +98,7 @@ def test_what_no_picture_can_say_is_told_in_one_line(tmp_path):
 
 def test_what_cannot_be_drawn(tmp_path):
     empty = make_run(tmp_path / "empty", [])
-    with pytest.raises(UserError, match="empty has no finished episodes to plot"):
+    with pytest.raises(UserError, match="empty: no finished episodes to plot"):
         plot_runs([empty], tmp_path / "x.png")
     with pytest.raises(UserError, match=r"cannot read .*none/config.toml"):
         plot_runs([tmp_path / "none"], tmp_path / "x.png")
@@ -106,6 +107,18 @@ def test_what_cannot_be_drawn(tmp_path):
         with pytest.raises(UserError, match=f"cannot write .*{out}"):
             plot_runs([run], tmp_path / out)
     assert not (tmp_path / "x.png").exists()
+
+
+def test_a_run_without_episodes_does_not_spoil_the_picture_of_others(tmp_path, capsys):
+    runs = [make_run(tmp_path / "empty", []), make_run(tmp_path / "run", [1.0, 2.0])]
+    words = ["plot", *map(str, runs), "--out"]
+    assert main([*words, str(tmp_path / "both.png")]) == 0
+    told = capsys.readouterr().out
+    assert told == f"{tmp_path}/both.png: 1 run(s)\n{runs[0]} is not in it: it has no finished episodes yet\n"
+    assert main([*words, str(tmp_path / "again.png"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out"] == [str(runs[0])]
+    plot_runs(runs[1:], tmp_path / "one.png")
+    assert (tmp_path / "both.png").read_bytes() == (tmp_path / "one.png").read_bytes()
 
 
 @pytest.mark.parametrize("row", ['{"score": 1.0}', '{"score": "x", "at_frames": 1, "at_seconds": 1}'])

@@ -65,8 +65,17 @@ def _parse_none(text: str) -> None:
         raise ValueError(f"{text!r} is not none")
 
 
-def parse(kind: type[Arguments], args: Sequence[str], prog: str, default: Arguments | None = None) -> Arguments:
+def parse(
+    kind: type[Arguments], args: Sequence[str], prog: str, default: Arguments | None = None, *, first: str = ""
+) -> Arguments:
     """Return `kind` filled from `args`; fields left out keep those of `default`.
+
+    Args:
+        kind: a dataclass.
+        args: of the command line, without what is no option.
+        prog: what the user called.
+        default: of the fields.
+        first: what comes before the options, for the help.
 
     Raises:
         UserError: for unknown options and wrong values.
@@ -78,7 +87,7 @@ def parse(kind: type[Arguments], args: Sequence[str], prog: str, default: Argume
             return tyro.cli(
                 kind,
                 args=args,
-                prog=prog,
+                prog=f"{prog} {first}".rstrip(),
                 registry=_registry,
                 default=tyro.MISSING if default is None else default,
                 config=(tyro.conf.FlagCreatePairsOff,),

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +16,15 @@ LABEL_LENGTH = 70  # characters; two longer ones do not stand side by side
 _STYLES = ("-", "--", ":", "-.")
 
 
-def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> None:
+class _Drawing(NamedTuple):
+    """What a picture shows of a run."""
+
+    label: str
+    curves: dict[str, dict[str, np.ndarray]]  # by what the legend adds to the label
+    dots: dict[str, np.ndarray]
+
+
+def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> list[Path]:
     """Draw the mean score of the last 100 training episodes, and evaluations as dots, of each run into `out`.
 
     Args:
@@ -23,24 +32,31 @@ def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> None:
         out: the picture.
         by_epsilon: draw a curve for each final epsilon of a Q method's environments.
 
+    Returns:
+        the runs left out, because they have no finished episodes yet.
+
     Raises:
-        UserError: if a run has no episodes yet or `out` cannot be written.
+        UserError: if no run has any, or `out` cannot be written.
     """
     if not out.suffix:  # matplotlib would add one
         raise UserError(f"{out} must end in .png, .pdf, .svg or another kind of picture")
     require_place(out)
+    read = [(run, _read(run, by_epsilon)) for run in runs]
+    left_out = [run for run, drawing in read if not drawing.curves]
+    if len(left_out) == len(runs):
+        raise UserError(f"{', '.join(map(str, runs))}: no finished episodes to plot")
+    _draw([drawing for _, drawing in read if drawing.curves], out)
+    return left_out
+
+
+def _draw(drawings: list[_Drawing], out: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
-    for run, colour in zip(runs, _COLOURS * (1 + len(runs) // len(_COLOURS)), strict=False):
-        label = _label(run)
-        try:
-            curves, dots = _curves(run, by_epsilon), _evaluations(run)
-        except (KeyError, TypeError, ValueError, ArithmeticError, OSError) as error:
-            raise UserError(f"the rows of {run} are damaged: {type(error).__name__}: {error}") from None
+    for (label, curves, dots), colour in zip(drawings, itertools.cycle(_COLOURS)):
         for axis, column, scale in ((axes[0], "frames", 1e6), (axes[1], "seconds", 60.0)):
             for (what, curve), style in zip(curves.items(), itertools.cycle(_STYLES)):
                 axis.plot(curve[column] / scale, curve["score"], style, color=colour, label=label + what, linewidth=1.6)
@@ -62,17 +78,21 @@ def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> None:
         pyplot.close(figure)
 
 
-def _label(run: Path) -> str:
+def _read(run: Path, by_epsilon: bool) -> _Drawing:
     config = read_config(run / "config.toml")
     options = f" {config.env_options}" if config.env_options else ""
-    return f"{config.env}{options} {config.algo}-{config.core} {config.preset}, seed {config.seed}"
+    label = f"{config.env}{options} {config.algo}-{config.core} {config.preset}, seed {config.seed}"
+    try:
+        return _Drawing(label, _curves(run, by_epsilon), _evaluations(run))
+    except (KeyError, TypeError, ValueError, ArithmeticError, OSError) as error:
+        raise UserError(f"the rows of {run} are damaged: {type(error).__name__}: {error}") from None
 
 
 def _curves(run: Path, by_epsilon: bool) -> dict[str, dict[str, np.ndarray]]:
-    """Return the curve of `run`, or one for each final epsilon, by what the legend adds to the run's name."""
+    """Return the curve of `run`, or one for each final epsilon; none if it has no episodes."""
     episodes = read_json_lines(run / "episodes.jsonl")
     if not episodes:
-        raise UserError(f"{run} has no finished episodes to plot")
+        return {}
     if not by_epsilon:
         return {"": _curve(episodes)}
     if any("final_epsilon" not in row for row in episodes):

@@ -86,7 +86,7 @@ def bench_verb(args: Sequence[str]) -> int:
         # Report in JSON.
         json: bool = False
 
-    given = parse(Bench, rest, "asyncrl bench", Bench(start))
+    given = parse(Bench, rest, "asyncrl bench", Bench(start), first="[ENV]")
     if not given.seconds > 0 or not given.warmup >= 0:
         raise UserError("--seconds must be positive, and --warmup 0 or more")
     if given.profile:

@@ -47,7 +47,7 @@ class EvalArguments:
 def eval_verb(args: Sequence[str]) -> int:
     """Play full episodes."""
     run, rest = run_argument(args, "eval")
-    given = parse(EvalArguments, rest, "asyncrl eval", EvalArguments())
+    given = parse(EvalArguments, rest, "asyncrl eval", EvalArguments(), first="RUN")
     if given.episodes < 1:
         raise UserError(f"--episodes is {given.episodes}: it must be at least 1")
     mode = given.mode
@@ -103,7 +103,7 @@ def record_verb(args: Sequence[str]) -> int:
     """Film an episode."""
     run, rest = run_argument(args, "record")
     out, rest = split_positional(rest)
-    given = parse(RecordArguments, rest, "asyncrl record", RecordArguments())
+    given = parse(RecordArguments, rest, "asyncrl record", RecordArguments(), first="RUN OUT.mp4")
     if out is None:
         raise UserError("record to where? Name a video, as in: asyncrl record RUN out.mp4")
     from asyncrl.agent import load
@@ -140,13 +140,18 @@ def plot_verb(args: Sequence[str]) -> int:
     while run is not None:
         runs.append(Path(run))
         run, rest = split_positional(rest)
-    given = parse(PlotArguments, rest, "asyncrl plot", PlotArguments())
+    given = parse(PlotArguments, rest, "asyncrl plot", PlotArguments(), first="RUN [RUN ...]")
     if not runs:
         raise UserError("plot what? Name one run or more, as in: asyncrl plot runs/ALE-Pong-v5/*")
     from asyncrl.plots import plot_runs
 
-    plot_runs(runs, given.out, by_epsilon=given.by_epsilon)
-    print(json.dumps({"picture": str(given.out)}) if given.json else f"{given.out}: {len(runs)} run(s)")
+    left_out = plot_runs(runs, given.out, by_epsilon=given.by_epsilon)
+    if given.json:
+        print(json.dumps({"picture": str(given.out), "left_out": list(map(str, left_out))}))
+        return 0
+    print(f"{given.out}: {len(runs) - len(left_out)} run(s)")
+    for run in left_out:
+        print(f"{run} is not in it: it has no finished episodes yet")
     return 0
 
 

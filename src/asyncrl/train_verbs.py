@@ -35,7 +35,7 @@ def train_verb(args: Sequence[str]) -> int:
         json: bool = False
 
     env, start, rest = starting_point(args)
-    given = parse(Train, rest, "asyncrl train", Train(start))
+    given = parse(Train, rest, "asyncrl train", Train(start), first="ENV")
     if env is None and peek(rest, "--config") is None and not {"--help", "-h"} & set(rest):
         raise UserError("train what? Name an environment, as in: asyncrl train ALE/Pong-v5")
     # The preset as it is for this world, by which name the file will be read again.
@@ -50,7 +50,7 @@ def train_verb(args: Sequence[str]) -> int:
 def resume_verb(args: Sequence[str]) -> int:
     """Go on with a run."""
     run, rest = run_argument(args, "resume")
-    given = parse(ResumeArguments, rest, "asyncrl resume", ResumeArguments())
+    given = parse(ResumeArguments, rest, "asyncrl resume", ResumeArguments(), first="RUN")
     from asyncrl.run import resume_run
 
     changes = {name: value for name, value in vars(given).items() if value is not None and name not in ("json", "env")}

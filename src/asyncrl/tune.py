@@ -65,7 +65,7 @@ def tune_verb(args: Sequence[str]) -> int:
         # Report in JSON.
         json: bool = False
 
-    given = parse(Tune, rest, "asyncrl tune", Tune(start))
+    given = parse(Tune, rest, "asyncrl tune", Tune(start), first="ENV")
     if env is None and not {"--config", "--help", "-h"} & set(rest):
         raise UserError("tune for what? Name an environment, as in: asyncrl tune ALE/Pong-v5")
     if not given.budget > 0:

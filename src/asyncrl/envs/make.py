@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 
 from asyncrl.config import Config
 from asyncrl.envs.atari import AtariEnvironments, rom_name
@@ -105,7 +106,9 @@ def _environment_maker(config: Config, **how: Any) -> Callable[[], gymnasium.Env
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             if unknown is None or unknown[1] not in options:
                 raise
-            raise UserError(f"--env-options: {env} has no option {unknown[1]}") from error
+            made = gymnasium.spec(env) if spec is None else spec
+            others = _others(load_env_creator(made.entry_point), *made.kwargs)  # type: ignore[arg-type]
+            raise UserError(f"--env-options: {env} has no option {unknown[1]}{others}") from error
         except (gymnasium.error.Error, ImportError) as error:
             lacks_mujoco = isinstance(error, gymnasium.error.DependencyNotInstalled) and _is_gymnasium_mujoco(env)
             why = f"it needs MuJoCo: {MUJOCO_COMMAND}" if lacks_mujoco else _first_line(error)
@@ -114,12 +117,20 @@ def _environment_maker(config: Config, **how: Any) -> Callable[[], gymnasium.Env
     return make
 
 
+def _others(function: Callable[..., Any], *not_to_choose: str) -> str:
+    """Say, behind the name of an option that `function` lacks, which ones it has."""
+    parameters = inspect.signature(function).parameters.values()
+    named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    names = [name for name in named if name not in ("render_mode", *not_to_choose)]
+    return f", only {', '.join(names)}" if names else ", nor any other"
+
+
 def _call(function: Callable[..., Any], env: str, options: dict[str, Any], how: dict[str, Any]) -> gymnasium.Env:
     """Make an environment by the user's function, which need not take arguments such as render_mode."""
     parameters = inspect.signature(function).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if not takes_all and (unknown := sorted(set(options) - set(parameters))):
-        raise UserError(f"--env-options: {env} takes no {unknown[0]}")
+        raise UserError(f"--env-options: {env} takes no {unknown[0]}{_others(function)}")
     made = function(**options, **{name: value for name, value in how.items() if takes_all or name in parameters})
     if not isinstance(made, gymnasium.Env):
         raise UserError(f"{env} made a {type(made).__name__}: it must return a gymnasium.Env")
