@@ -38,7 +38,7 @@ class Arguments:
     warmup: float = 5.0
     # Our actor-learner processes; by default one per core.
     workers: int = available_cores()
-    # Environments of each; twice as many are tried too.
+    # Environments of each.
     envs_per_worker: int = fast_preset().envs_per_worker
     # Share of the cores that others may use during a measurement before it counts as disturbed.
     quiet: float = 0.05

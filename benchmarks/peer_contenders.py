@@ -75,10 +75,10 @@ def make_peer_contenders(args: "Arguments", env: str, network: str, say: Callabl
 
 
 def _ours(args: "Arguments", env: str, network: str) -> Iterator[Contender]:
-    """Yield the default with its best number of games, and the paper's workers of one game each."""
-    for batch in dict.fromkeys((args.envs_per_worker, 2 * args.envs_per_worker)):
-        name = f"asyncrl fast, {args.workers} x {batch}"
-        yield asyncrl_contender(name, "asyncrl", args, env, network, "fast", args.workers, batch)
+    """Yield the default, and the paper's workers of one game each."""
+    batch = args.envs_per_worker
+    name = f"asyncrl fast, {args.workers} x {batch}"
+    yield asyncrl_contender(name, "asyncrl", args, env, network, "fast", args.workers, batch)
     for workers in (2, 16):
         name = f"asyncrl paper, {workers} x 1"
         yield asyncrl_contender(name, f"asyncrl-paper-{workers}", args, env, network, "paper", workers, 1)

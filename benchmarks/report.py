@@ -18,12 +18,17 @@ def make_report(rounds: Rounds, workers: int, pairs: Sequence[Pair]) -> dict[str
     Args:
         rounds: all of them; the pilot counts only where a contender was not measured again.
         workers: processes of a ceiling, to turn processor time into a rate.
-        pairs: of groups, whose speeds are compared.
+        pairs: of groups, whose speeds are compared where both were to be measured.
     """
     rows = rounds.rows
     summaries = {name: _summary([row for row in rows if row.contender == name]) for name in _names(rows)}
     best = {group: _best(group, rows, summaries) for group in dict.fromkeys(row.group for row in rows)}
-    ratios = {f"{ours} / {theirs}": _speed_ratio(rows, best.get(ours), best.get(theirs)) for ours, theirs in pairs}
+    wanted = {contender.group for contender in rounds.contenders}
+    ratios = {
+        f"{ours} / {theirs}": _speed_ratio(rows, best.get(ours), best.get(theirs))
+        for ours, theirs in pairs
+        if {ours, theirs} <= wanted
+    }
     if set(CEILINGS) <= set(best):
         ratios |= _roofline(rows, best, workers)
     return {"summaries": summaries, "failures": rounds.failures, "best": best, "ratios": ratios}

@@ -67,6 +67,7 @@ def main() -> int:
         print(json.dumps(result))
     else:
         print_report(result)
+        print_efficiency(result, args.workers)
         print_memory(result, args.workers)
     if args.save:
         say(f"kept in {save(result, '-scaling')}")
@@ -103,6 +104,19 @@ def make_contenders(args: Arguments) -> list[Contender]:
             command = (sys.executable, "side_by_side.py", str(workers), *alone[1:])
             contenders.append(Contender(apart(workers), apart(workers), command))
     return contenders
+
+
+def efficiencies(result: dict, numbers: tuple[int, ...]) -> dict[int, float]:
+    """Return the speed-up of each number of workers over the least as a share of a proportional one."""
+    least = min(numbers)
+    ratios = {n: result["ratios"].get(f"{together(n)} / {together(least)}") for n in sorted(numbers) if n > least}
+    return {n: ratio["median"] * least / n for n, ratio in ratios.items() if ratio is not None}
+
+
+def print_efficiency(result: dict, numbers: tuple[int, ...]) -> None:
+    """Print how much of a proportional speed-up there is."""
+    for n, share in efficiencies(result, numbers).items():
+        print(f"efficiency of {together(n)}: {share:.2f} of {n / min(numbers):g} times {together(min(numbers))}")
 
 
 def print_memory(result: dict, numbers: tuple[int, ...]) -> None:

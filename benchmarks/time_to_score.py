@@ -1,8 +1,8 @@
 """Measure how long one library trains until it plays a game well: wall-clock time to an evaluated score.
 
-Each trains with its published or default settings. A peer writes its policy once a minute; it is then stopped, judged
-(30 full games with sampled actions, raw scores, no sticky actions) and sent on, so judging costs it no time. asyncrl
-evaluates beside its own training, on the same cores, as its users see it: that counts.
+Each trains with its published or default settings. A peer writes its policy all the time; once a minute it is stopped,
+judged (30 full games with sampled actions, raw scores, no sticky actions) and sent on, so judging costs it no time.
+asyncrl evaluates beside its own training, on the same cores, as its users see it: that counts.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from asyncrl.arguments import parse, split_positional
 from asyncrl.errors import UserError
 
 POLL_SECONDS = 0.1
+SNAPSHOT_SECONDS = 10.0  # between two policies that a peer writes; what is judged is at most that old
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,16 @@ class Learner:
     fires: bool  # whether its environments press FIRE where a game or life begins
 
 
+# Of its two published ways the one that was faster here.
+_SAMPLE_FACTORY = ("--workers", "2", "--envs", "16", "--mode", "async", "--engine", "envpool")
 LEARNERS = {
-    "sb3-a2c": Learner("sb3", ("--algo", "a2c", "--engine", "subproc", "--envs", "16"), "conv2015", True),
+    "sb3-a2c": Learner("sb3", ("--algo", "a2c", "--engine", "dummy", "--envs", "16"), "conv2015", True),
     "sb3-a2c-ale": Learner("sb3", ("--algo", "a2c", "--engine", "ale", "--envs", "16"), "conv2015", False),
-    "sb3-ppo": Learner("sb3", ("--algo", "ppo", "--engine", "subproc", "--envs", "8"), "conv2015", True),
+    "sb3-ppo": Learner("sb3", ("--algo", "ppo", "--engine", "dummy", "--envs", "8"), "conv2015", True),
     "sb3-ppo-ale": Learner("sb3", ("--algo", "ppo", "--engine", "ale", "--envs", "8"), "conv2015", False),
     "pfrl-2": Learner("pfrl", ("--envs", "2"), "conv2013", False),
     "pfrl-16": Learner("pfrl", ("--envs", "16"), "conv2013", False),
-    "sample-factory": Learner("sample_factory", ("--workers", "8", "--envs", "8"), "conv2015", True),
+    "sample-factory": Learner("sample_factory", _SAMPLE_FACTORY, "conv2015", True),
     "cleanrl": Learner("envpool", ("--envs", "8"), "conv2015", True),
     "tianshou": Learner("tianshou", ("--algo", "ppo", "--envs", "10"), "conv2015", True),
 }
@@ -128,7 +131,7 @@ def time_peer(learner: Learner, args: Arguments) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         command = [str(python), f"peers/with_{learner.script}.py", *learner.options, "--env", args.env]
         command += ["--network", args.network or learner.network, "--threads", str(args.threads)]
-        command += ["--seed", str(args.seed), "--snapshots", folder, "--snapshot-every", str(args.every)]
+        command += ["--seed", str(args.seed), "--snapshots", folder, "--snapshot-every", str(SNAPSHOT_SECONDS)]
         started = time.monotonic()
         with running(command, dict(peer_variables(args.threads))) as process:
             evaluations = list(judged(process, Path(folder), learner, args, started))
@@ -141,30 +144,37 @@ def time_peer(learner: Learner, args: Arguments) -> dict[str, Any]:
 def judged(
     process: subprocess.Popen, folder: Path, learner: Learner, args: Arguments, started: float
 ) -> Iterator[dict[str, Any]]:
-    """Yield an evaluation of each policy written, until the score or the cap is reached. Pauses do not count."""
-    paused, due, seen = 0.0, 0.0, set()
+    """Yield an evaluation every so often, until the score or the cap is reached. Pauses do not count."""
+    paused, due = 0.0, min(args.every, args.cap)
     while (seconds := time.monotonic() - started - paused) < args.cap + args.every:
         if process.poll() is not None:
             raise UserError(f"the training ended by itself (exit code {process.returncode}): see above")
-        new = [path for path in folder.glob("*.pt") if path not in seen]
-        if not new:
+        path = newest(folder)
+        if path is None or seconds < due:
             time.sleep(POLL_SECONDS)
             continue
-        path = new[0]
-        seen.add(path)
-        if seconds < due:
-            continue  # its clock went on while it was stopped, so it writes one as soon as it wakes
-        due = seconds + 0.9 * args.every
+        written = seconds - (time.time() - path.stat().st_mtime)
         before = time.monotonic()
         os.killpg(process.pid, signal.SIGSTOP)
         found = judge(path, args.env, episodes=args.episodes, fires=learner.fires, seed=args.seed)
+        for policy in folder.glob("*.pt"):  # one more may have been written just before it stopped
+            policy.unlink()
         os.killpg(process.pid, signal.SIGCONT)
         paused += time.monotonic() - before
-        evaluation = {"seconds": seconds, "steps": int(path.stem), **found}
-        say(f"{seconds:.0f} s, {evaluation['steps']:,} steps: {found['score']:.2f}")
+        evaluation = {"seconds": written, "steps": int(path.stem), **found}
+        say(f"{written:.0f} s, {evaluation['steps']:,} steps: {found['score']:.2f}")
         yield evaluation
-        if found["score"] >= args.score or seconds >= args.cap:
+        if found["score"] >= args.score or due >= args.cap:
             return
+        due = min(due + args.every, args.cap)
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the policy that was written last; delete those before it."""
+    written = sorted(folder.glob("*.pt"), key=lambda path: int(path.stem))
+    for path in written[:-1]:
+        path.unlink()
+    return written[-1] if written else None
 
 
 def summary(evaluations: list[dict[str, Any]], score: float, wall: float) -> dict[str, Any]:

@@ -23,6 +23,11 @@ def test_each_number_is_compared_with_the_least_and_with_as_many_that_share_noth
     assert scaling.pairs_of((1,)) == []
 
 
+def test_efficiency_is_the_share_of_a_proportional_speed_up(scaling):
+    ratios = {"4 workers / 2 workers": {"median": 1.5}, "8 workers / 2 workers": None}
+    assert scaling.efficiencies({"ratios": ratios}, (2, 4, 8)) == {4: 0.75}
+
+
 def test_every_pair_is_measured(scaling):
     contenders = scaling.make_contenders(scaling.Arguments(workers=(1, 2, 4)))
     groups = {contender.group for contender in contenders}

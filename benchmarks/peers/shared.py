@@ -6,6 +6,7 @@ is over. The watch is a `Window` that measures speed, or `Snapshots`, which writ
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -34,17 +35,17 @@ class Snapshots:
     Args:
         folder: to write `<steps>.pt` to, each complete when it has that name.
         every: seconds between two.
-        policy: returns the module as it is now.
+        policy: returns the module as it is now, or None if there is none yet.
     """
 
-    def __init__(self, folder: Path, every: float, policy: Callable[[], nn.Module]) -> None:
+    def __init__(self, folder: Path, every: float, policy: Callable[[], nn.Module | None]) -> None:
         self._folder, self._every, self._policy = folder, every, policy
         self._next = time.monotonic() + every
 
     def is_over(self, steps: int) -> bool:
         """Write if it is time; never over, as whoever started the training ends it."""
-        if time.monotonic() >= self._next:
-            write_snapshot(self._folder, steps, self._policy())
+        if time.monotonic() >= self._next and (policy := self._policy()) is not None:
+            write_snapshot(self._folder, steps, policy)
             self._next = time.monotonic() + self._every
         return False
 
@@ -67,11 +68,11 @@ def peer_arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--snapshots", type=Path, help="write the policy there instead of measuring speed")
-    parser.add_argument("--snapshot-every", type=float, default=60.0, help="seconds")
+    parser.add_argument("--snapshot-every", type=float, default=10.0, help="seconds")
     return parser
 
 
-def make_watch(args: argparse.Namespace, policy: Callable[[], nn.Module]) -> Window | Snapshots:
+def make_watch(args: argparse.Namespace, policy: Callable[[], nn.Module | None]) -> Window | Snapshots:
     """Return what says when the training is over; `policy` returns the module as it is when called."""
     if args.snapshots is not None:
         return Snapshots(args.snapshots, args.snapshot_every, policy)
@@ -86,6 +87,13 @@ def finish(watch: Window | Snapshots) -> NoReturn:
     if os.getsid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
+
+
+def orthogonal(layer: nn.Module, gain: float = math.sqrt(2)) -> nn.Module:
+    """Give `layer` orthogonal weights and no biases; return it."""
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def make_torso(network: str, initialize: Callable[[nn.Module], nn.Module] = lambda layer: layer) -> nn.Sequential:

@@ -5,13 +5,22 @@ weights, generalised advantages, clipped policy and value losses, normalised adv
 """
 
 import argparse
-import math
 from dataclasses import dataclass
 
 import envpool
 import numpy as np
 import torch
-from shared import NETWORKS, PUBLISHED_STEPS, Scaled, finish, game_name, make_torso, make_watch, peer_arguments
+from shared import (
+    NETWORKS,
+    PUBLISHED_STEPS,
+    Scaled,
+    finish,
+    game_name,
+    make_torso,
+    make_watch,
+    orthogonal,
+    peer_arguments,
+)
 from torch import Tensor, nn
 
 from asyncrl.machine import available_cores
@@ -21,13 +30,6 @@ EPOCHS, MINIBATCHES = 4, 4
 GAMMA, LAMBDA = 0.99, 0.95
 CLIP, ENTROPY_COST, VALUE_COST, MAX_NORM = 0.1, 0.01, 0.5, 0.5
 LEARNING_RATE, ADAM_EPSILON = 2.5e-4, 1e-5
-
-
-def orthogonal(layer: nn.Module, gain: float = math.sqrt(2)) -> nn.Module:
-    """Give `layer` orthogonal weights and no biases; return it."""
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 class Agent(nn.Module):

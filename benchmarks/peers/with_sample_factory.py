@@ -15,11 +15,13 @@ from sample_factory.algo.runners.runner import AlgoObserver, Runner
 from sample_factory.algo.utils.env_info import obtain_env_info_in_a_separate_process
 from sample_factory.model.actor_critic import create_actor_critic
 from sample_factory.train import make_runner
-from shared import ENDLESS_STEPS, FRAMES_PER_STEP, PUBLISHED_STEPS, finish, game_name, make_watch, peer_arguments
+from shared import ENDLESS_STEPS, FRAMES_PER_STEP, finish, game_name, make_watch, peer_arguments
 from torch import Tensor, nn
 
 # EnvPool 1.2.5 wants a newer gymnasium. Done on import, since each process of Sample Factory imports this file.
 gymnasium.vector.VectorEnv.closed, gymnasium.vector.VectorEnv.viewer = False, None
+PUBLISHED_FRAMES = 10_000_000  # of its Atari examples, over which the learning rate falls to 0
+NEVER_SECONDS = 10**6
 # Its names for the two networks: convolutions, then hidden units.
 ARCHITECTURES = {"conv2013": ("convnet_impala", 256), "conv2015": ("convnet_atari", 512)}
 
@@ -57,7 +59,6 @@ class Policy(nn.Module):
 def settings(args: argparse.Namespace, folder: str) -> list[str]:
     """Return the command line of its Atari example."""
     architecture, hidden = ARCHITECTURES[args.network]
-    steps = PUBLISHED_STEPS if args.snapshots else ENDLESS_STEPS
     options: dict[str, Any] = {
         "algo": "APPO",
         "env": f"atari_{game_name(args.env).lower()}",
@@ -67,10 +68,11 @@ def settings(args: argparse.Namespace, folder: str) -> list[str]:
         "seed": args.seed,
         "encoder_conv_architecture": architecture,
         "encoder_conv_mlp_layers": hidden,
-        "train_for_env_steps": FRAMES_PER_STEP * steps,
+        "train_for_env_steps": PUBLISHED_FRAMES if args.snapshots else FRAMES_PER_STEP * ENDLESS_STEPS,
         "async_rl": args.mode == "async",
         "num_workers": args.workers,
-        "save_every_sec": int(args.snapshot_every),
+        "save_every_sec": max(1, int(args.snapshot_every / 2)),
+        "heartbeat_reporting_interval": NEVER_SECONDS,  # it would give up after being stopped for three minutes
     }
     if args.engine == "envpool":
         options |= {"env_agents": args.envs // args.workers}
@@ -81,10 +83,11 @@ def settings(args: argparse.Namespace, folder: str) -> list[str]:
     return [f"--{name}={value}" for name, value in options.items()]
 
 
-def latest_policy(cfg: Any) -> Policy:
-    """Return the policy of the newest checkpoint."""
+def latest_policy(cfg: Any, env_info: Any) -> Policy | None:
+    """Return the policy of the newest checkpoint, if there is one."""
     checkpoints = Path(cfg.train_dir, cfg.experiment, "checkpoint_p0").glob("checkpoint_*.pth")
-    return Policy(cfg, obtain_env_info_in_a_separate_process(cfg), max(checkpoints))
+    newest = max(checkpoints, default=None)
+    return None if newest is None else Policy(cfg, env_info, newest)
 
 
 def main() -> None:
@@ -102,7 +105,8 @@ def main() -> None:
     example.register_atari_components()
     with tempfile.TemporaryDirectory() as folder:
         cfg = example.parse_atari_args(settings(args, folder))
-        watch = make_watch(args, lambda: latest_policy(cfg))
+        env_info = obtain_env_info_in_a_separate_process(cfg) if args.snapshots else None
+        watch = make_watch(args, lambda: latest_policy(cfg, env_info))
         cfg, runner = make_runner(cfg)
         runner.register_observer(Watching(watch))
         runner.init()

@@ -17,6 +17,7 @@ from shared import (
     game_name,
     make_torso,
     make_watch,
+    orthogonal,
     peer_arguments,
 )
 from tianshou.algorithm import A2C, PPO
@@ -43,7 +44,7 @@ class Torso(ActionReprNetWithVectorOutput):
 
     def __init__(self, network: str) -> None:
         super().__init__(NETWORKS[network][1])
-        self.layers = make_torso(network)
+        self.layers = make_torso(network, orthogonal)
 
     def forward(self, obs: Any, state: Any = None, info: Any = None) -> tuple[torch.Tensor, Any]:
         return self.layers(torch.as_tensor(obs, dtype=torch.float32)), state
@@ -70,7 +71,11 @@ def make_algorithm(args: argparse.Namespace, actor: DiscreteActor, envs: Any) ->
         "ent_coef": 0.01,
         "max_grad_norm": 0.5,
     }
-    return A2C(**common) if args.algo == "a2c" else PPO(eps_clip=0.1, advantage_normalization=True, **common)
+    return (
+        A2C(**common)
+        if args.algo == "a2c"
+        else PPO(eps_clip=0.1, value_clip=True, advantage_normalization=True, **common)
+    )
 
 
 def main() -> None:
