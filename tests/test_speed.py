@@ -16,7 +16,7 @@ from asyncrl.spans import SPANS, Spans, time_learner_
 from asyncrl.speed import Speed, Window
 from asyncrl.start import fresh_start
 from asyncrl.store import ParameterStore, StoreSpec
-from asyncrl.tune import Trial, as_text, choose
+from asyncrl.tune import Trial, as_text, choose, command_of, try_out
 from asyncrl.worker import Learner, compute_update
 
 CART = dataclasses.replace(fast_preset(), env="CartPole-v1", workers=1, envs_per_worker=2, t_max=4)
@@ -94,7 +94,20 @@ def test_timed_and_plain_workers_compute_the_same(learner):
 
 def test_floors_are_positive_and_cover_all(learner):
     found = floors(*learner, seconds=0.02)
-    assert set(found) == set(FLOORS) and min(found.values()) > 0
+    assert set(found) == {"environment", "arithmetic", "memory"} and min(found.values()) > 0
+
+
+def test_floors_of_atari_tell_the_emulator_from_its_pictures():
+    pytest.importorskip("ale_py")
+    config = dataclasses.replace(fast_preset(), workers=1, envs_per_worker=1, t_max=2)
+    learner = Learner(config, 0, 0, fresh_start(config).statistics)
+    store = ParameterStore(StoreSpec.of(config, learner.snapshot.numel()), config)
+    try:
+        found = floors(learner, store, seconds=0.2)
+    finally:
+        learner.close()
+    assert set(found) == set(FLOORS) - {"environment"}
+    assert found["emulator"] > 0 and found["pictures"] >= 0  # a difference of two measurements
 
 
 def window(steps, seconds, timed):
@@ -110,9 +123,9 @@ def test_a_profile_comes_from_the_faster_half():
 
 
 def test_the_smallest_batch_near_the_fastest_is_proposed():
-    trials = [Trial(2, batch, rate, 0, 0) for batch, rate in ((4, 800), (8, 960), (16, 1000), (32, 990))]
+    trials = [Trial(2, batch, rate, 0, 0, 1) for batch, rate in ((4, 800), (8, 960), (16, 1000), (32, 990))]
     assert choose(trials).envs_per_worker == 8
-    assert choose([*trials, Trial(1, 8, 955, 0, 0)]).workers == 1
+    assert choose([*trials, Trial(1, 8, 955, 0, 0, 1)]).workers == 1
 
 
 def test_bench_profiles_and_draws(tmp_path, capsys):
@@ -131,13 +144,44 @@ def test_tune_proposes_what_train_accepts(tmp_path, capsys):
     config = read_config(out)
     trials = [Trial(**trial) for trial in row["trials"]]
     hint = "time for one trial only"
-    assert hint in as_text(trials[0], trials[:1], config, "") and hint not in as_text(trials[0], 2 * trials, config, "")
+    assert hint in as_text(trials[0], trials[:1], "") and hint not in as_text(trials[0], 2 * trials, "")
     assert (config.workers, config.envs_per_worker) == tuple(
         row["proposal"][name] for name in ("workers", "envs_per_worker")
     )
     assert config.frames == preset_for("fast", "CartPole-v1").frames and row["command"].endswith(
         f"train --config {out}"
     )
+
+
+@pytest.mark.parametrize(
+    ("args", "kept"),
+    [
+        (["CartPole-v1"], "CartPole-v1"),
+        (["CartPole-v1", "--core", "lstm", "--budget=9", "--json"], "CartPole-v1 --core lstm"),
+        (
+            ["--env=CartPole-v1", "--budget", "9", "--algo=a2c", "--envs_per_worker", "3"],
+            "--env=CartPole-v1 --algo=a2c",
+        ),
+        (["--config", "a b.toml", "--workers", "7"], "--config 'a b.toml'"),
+    ],
+)
+def test_tune_proposes_with_the_options_it_was_given(args, kept):
+    command = command_of(dataclasses.replace(CART, workers=2, envs_per_worker=4), None, args)
+    assert command.partition(" train ")[2] == f"{kept} --workers=2 --envs-per-worker=4"
+
+
+def test_tune_tries_workers_too_when_batches_take_their_half_of_the_time(monkeypatch):
+    now = [0.0]
+
+    def measure(config, **_):
+        now[0] += 10.0
+        return Speed(config, 1.0, 1.0, 1.0, 1.0, 1.0, [])
+
+    monkeypatch.setattr("asyncrl.tune.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("asyncrl.tune.measure_speed", measure)
+    monkeypatch.setattr("asyncrl.tune.available_cores", lambda: 2)
+    tried = [(t.workers, t.envs_per_worker) for t in try_out(CART, 60.0, str)]
+    assert tried == [(2, 8), (2, 4), (2, 16), (1, 4), (3, 4), (4, 4)]
 
 
 @pytest.mark.parametrize(

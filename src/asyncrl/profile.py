@@ -20,6 +20,8 @@ COLOURS = {
     "acting": "#0072B2",
     "sampling": "#CC79A7",
     "environment": "#009E73",
+    "emulator": "#009E73",
+    "pictures": "#56B4E9",
     "training": "#E69F00",
     "backward": "#D55E00",
     "push": "#666666",
@@ -35,7 +37,7 @@ class Profile:
     """Microseconds of one worker per agent step."""
 
     spans: dict[str, float]  # measured, in the order of SPANS
-    floors: dict[str, float]  # the least possible, in the order of FLOORS
+    floors: dict[str, float]  # the least possible, of those in FLOORS that the world has
     clocks: float  # what the clocks themselves add, if it can be told from noise
 
 
@@ -50,7 +52,7 @@ def profile_of(speed: Speed) -> Profile:
     sums = {name: sum(window.spans[name] for window in timed if window.spans) for name in SPANS}
     spans = {name: seconds / steps * 1e6 for name, seconds in sums.items()}
     without = sum(window.seconds for window in plain) / sum(window.steps for window in plain) * 1e6
-    floors = {name: speed.floors[name] * 1e6 for name in FLOORS}
+    floors = {name: speed.floors[name] * 1e6 for name in FLOORS if name in speed.floors}
     return Profile(spans, floors, max(0.0, sum(spans.values()) - without))
 
 
@@ -192,7 +194,7 @@ def _draw_bar(axis: Any, height: float, micros: dict[str, float], total: float) 
         axis.barh(height, value, left=left, height=0.5, color=COLOURS[name], edgecolor="white", linewidth=0.8)
         middle, label = left + value / 2, f"{name}\n{value:.0f}"
         if value > 0.085 * total:
-            dark = name in ("acting", "arithmetic", "environment", "backward", "push", "memory")
+            dark = name in ("acting", "arithmetic", "environment", "emulator", "backward", "push", "memory")
             axis.text(middle, height, label, ha="center", va="center", fontsize=8, color="white" if dark else "black")
         elif value > 0.002 * total:
             above = outside % 2 == 0

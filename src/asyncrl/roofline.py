@@ -9,6 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from asyncrl.envs.actions import ActionMap
+from asyncrl.envs.atari import BareGame, rom_name
+from asyncrl.envs.make import is_atari
 from asyncrl.store import ParameterStore
 from asyncrl.worker import Learner, compute_update
 
@@ -17,20 +19,22 @@ TRAFFIC_FLOATS = 1 << 24  # far beyond any cache
 FLOAT_BYTES = 4
 
 FLOORS = {
-    "environment": "the game alone under random actions",
+    "emulator": "Atari: the game alone under random actions, no picture fetched",
+    "pictures": "Atari: fetching, shrinking and stacking them besides",
+    "environment": "other worlds: stepped alone under random actions",
     "arithmetic": "all passes of the network at the speed of a large matrix product",
     "memory": "parameters, gradient and statistics moved once per pull and push",
 }
 
 
 def floors(learner: Learner, store: ParameterStore, seconds: float) -> dict[str, float]:
-    """Return the least seconds per agent step of each floor, measured for about `seconds` each on this core.
+    """Return the least seconds per agent step, measured for about `seconds` for each of FLOORS that this world has.
 
     Call it when the training is over: it plays on with the learner's environments.
     """
     flops, steps = _flops(learner)
     return {
-        "environment": _seconds_per_environment_step(learner, seconds),
+        **_environment_floors(learner, seconds),
         "arithmetic": flops / steps / _peak_flops(seconds),
         "memory": update_bytes(store) / steps / _bytes_per_second(seconds),
     }
@@ -54,11 +58,15 @@ def _flops(learner: Learner) -> tuple[int, int]:
     return counter.get_total_flops(), update.steps
 
 
-def _seconds_per_environment_step(learner: Learner, seconds: float) -> float:
-    envs = learner.state.envs
+def _environment_floors(learner: Learner, seconds: float) -> dict[str, float]:
+    envs, env = learner.state.envs, learner.config.env
     actions = ActionMap(envs.action_space)
     envs.action_space.seed(learner.worker)
-    return _repeat(lambda: envs.step(actions.sample(envs.num_envs)), seconds) / envs.num_envs
+    environment = _repeat(lambda: envs.step(actions.sample(envs.num_envs)), seconds) / envs.num_envs
+    if not is_atari(env):
+        return {"environment": environment}
+    emulator = _repeat(BareGame(rom_name(env), learner.worker).step, seconds)
+    return {"emulator": emulator, "pictures": max(0.0, environment - emulator)}
 
 
 def _peak_flops(seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""The verb `tune`: tries workers, environments per worker and torch threads for about a minute, and proposes the best.
+"""The verb `tune`: tries environments per worker and workers for about a minute, and proposes the best.
 
 What is measured is speed in frames, not learning: more environments per worker make larger and fewer updates. So the
 proposal is the smallest batch within a few percent of the fastest, never more than needed.
@@ -17,7 +17,7 @@ from asyncrl.arguments import parse, program
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
 from asyncrl.machine import available_cores
-from asyncrl.speed import Speed, measure_speed, trainable
+from asyncrl.speed import Speed, measure_speed, threads_of, trainable
 from asyncrl.start import fresh_start
 from asyncrl.trust import may_import
 
@@ -25,6 +25,8 @@ NEAR_BEST = 0.95  # of the fastest: as good, if it has fewer environments
 BATCHES = (8, 4, 16, 2, 32, 1, 64)  # most promising first, should time run out
 WARMUP_SECONDS = 1.0
 SECONDS = 3.0  # of one measurement
+# Options of ours that training has not, or that are proposed; with a value each but for --json.
+OWN_OPTIONS = ("--budget", "--out", "--json", "--workers", "--envs-per-worker")
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Trial:
     envs_per_worker: int
     steps_per_second: float
     frames_per_second: float
-    memory_megabytes: float  # of all workers
+    memory_megabytes: float  # of the largest worker, shared pages included
+    torch_threads: int  # of each worker
 
     @property
     def environments(self) -> int:
@@ -78,31 +81,32 @@ def tune_verb(args: Sequence[str]) -> int:
     proposal = dataclasses.replace(given.settings, workers=best.workers, envs_per_worker=best.envs_per_worker)
     if given.out is not None:
         write(given.out, proposal)
-    command = command_of(proposal, given.out)
-    row = {"command": command, "proposal": vars(best), "torch_threads": 1, "trials": [vars(t) for t in trials]}
-    print(json.dumps(row) if given.json else as_text(best, trials, proposal, command))
+    command = command_of(proposal, given.out, args)
+    row = {"command": command, "proposal": vars(best), "trials": [vars(t) for t in trials]}
+    print(json.dumps(row) if given.json else as_text(best, trials, command))
     return 0
 
 
 def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterator[Trial]:
     """Measure combinations until `budget` seconds are over; the first one always.
 
-    First the batch with one worker per core, then workers with the best batch.
+    First the batch with one worker per core, in half of the time, then workers with the best batch.
     """
-    deadline = time.monotonic() + budget
+    began = time.monotonic()
     start = fresh_start(trainable(config))
+    threads = threads_of(config, sum(p.numel() for p in start.network.parameters()))
     cores, trials, longest = available_cores(), [], 0.0
-    for stage in (_batches, _worker_counts):
+    for stage, share in ((_batches, 0.5), (_worker_counts, 1.0)):
         for workers, batch in stage(config, cores, trials):
-            began = time.monotonic()
-            if trials and began + longest > deadline:
-                return
+            trial_began = time.monotonic()
+            if trials and trial_began + longest > began + share * budget:
+                break
             tried = dataclasses.replace(config, workers=workers, envs_per_worker=batch)
-            trial = _trial(tried, measure_speed(tried, seconds=SECONDS, warmup=WARMUP_SECONDS, start=start))
-            longest = max(longest, time.monotonic() - began)
-            say(f"{workers} workers x {batch} environments: {trial.steps_per_second:,.0f} steps/s")
-            trials.append(trial)
-            yield trial
+            speed = measure_speed(tried, seconds=SECONDS, warmup=WARMUP_SECONDS, start=start)
+            longest = max(longest, time.monotonic() - trial_began)
+            say(f"{workers} workers x {batch} environments: {speed.steps_per_second:,.0f} steps/s")
+            trials.append(_trial(tried, speed, threads))
+            yield trials[-1]
 
 
 def _batches(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
@@ -117,13 +121,14 @@ def _worker_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[
     yield from ((workers, batch) for workers in counts if 1 <= workers != cores)
 
 
-def _trial(config: Config, speed: Speed) -> Trial:
+def _trial(config: Config, speed: Speed, threads: int) -> Trial:
     return Trial(
         config.workers,
         config.envs_per_worker,
         speed.steps_per_second,
         speed.frames_per_second,
-        speed.memory_megabytes * config.workers,
+        speed.memory_megabytes,
+        threads,
     )
 
 
@@ -134,15 +139,27 @@ def choose(trials: Sequence[Trial]) -> Trial:
     return min(near, key=lambda trial: (trial.environments, trial.workers))
 
 
-def command_of(config: Config, out: Path | None) -> str:
-    """Return the command that trains with the proposal."""
+def command_of(config: Config, out: Path | None, args: Sequence[str]) -> str:
+    """Return the command that trains with the proposal: from the file, or with what `tune` was given."""
     if out is not None:
         again = f" --env {shlex.quote(config.env)}" if may_import(config) else ""
         return f"{program()} train --config {shlex.quote(str(out))}{again}"
-    words = ["train", config.env, *(["--env-options", config.env_options] if config.env_options else [])]
-    words += ["--preset", config.preset]
-    words += [f"--workers={config.workers}", f"--envs-per-worker={config.envs_per_worker}"]
-    return f"{program()} {shlex.join(words)}"
+    words = [*_passed_on(args), f"--workers={config.workers}", f"--envs-per-worker={config.envs_per_worker}"]
+    return f"{program()} train {shlex.join(words)}"
+
+
+def _passed_on(args: Sequence[str]) -> list[str]:
+    """Return the command line of `tune` without the options that `train` does not take, or gets from the proposal."""
+    kept, is_value = [], False
+    for arg in args:
+        name, equals, _ = arg.partition("=")
+        if is_value:
+            is_value = False
+        elif name.replace("_", "-") in OWN_OPTIONS:
+            is_value = not equals and name != "--json"
+        else:
+            kept.append(arg)
+    return kept
 
 
 def write(out: Path, config: Config) -> None:
@@ -160,16 +177,17 @@ def write(out: Path, config: Config) -> None:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
 
 
-def as_text(best: Trial, trials: Sequence[Trial], proposal: Config, command: str) -> str:
+def as_text(best: Trial, trials: Sequence[Trial], command: str) -> str:
     """Return the table and the proposal."""
-    lines = ["workers  environments each   steps/s  frames/s  memory MB"]
+    lines = ["workers  environments each   steps/s  frames/s  MB a worker"]
     for trial in sorted(trials, key=lambda t: -t.steps_per_second):
         mark = "  <- proposed" if trial is best else ""
         lines.append(
             f"{trial.workers:7}  {trial.envs_per_worker:17}  {trial.steps_per_second:8,.0f}  "
-            f"{trial.frames_per_second:8,.0f}  {trial.memory_megabytes:9,.0f}{mark}"
+            f"{trial.frames_per_second:8,.0f}  {trial.memory_megabytes:11,.0f}{mark}"
         )
     if len(trials) == 1:
         lines += ["", "there was time for one trial only: compare more with a longer --budget"]
-    lines += ["", "one torch thread a worker, as always: workers are the threads", f"  {command}"]
+    threads = "one torch thread" if best.torch_threads == 1 else f"{best.torch_threads} torch threads"
+    lines += ["", f"each worker has {threads}; to train so:", f"  {command}"]
     return "\n".join(lines)

@@ -78,6 +78,35 @@ class AtariEnvironments(Environments):
         self._env.close()
 
 
+class BareGame:
+    """The emulator alone under random actions: no picture is fetched, scaled or stacked. To measure, not to learn.
+
+    Args:
+        rom: name of the game as ale-py's ROM file has it.
+        seed: of the game and of the actions.
+    """
+
+    def __init__(self, rom: str, seed: int) -> None:
+        from ale_py import ALEInterface, LoggerMode
+        from ale_py.roms import get_rom_path
+
+        ALEInterface.setLoggerMode(LoggerMode.Error)
+        self._game = ALEInterface()
+        self._game.setInt("random_seed", seed)
+        self._game.setFloat("repeat_action_probability", 0.0)
+        self._game.loadROM(str(get_rom_path(rom)))
+        self._actions = self._game.getMinimalActionSet()
+        self._draws = np.random.default_rng(seed)
+
+    def step(self) -> None:
+        """Play the frames of one agent step."""
+        action = self._actions[self._draws.integers(len(self._actions))]
+        for _ in range(FRAMES_PER_STEP):
+            self._game.act(action)
+        if self._game.game_over():
+            self._game.reset_game()
+
+
 class AtariMirror:
     """A picture in colour of a one-environment game: the same ROM, seed and actions in a second emulator.
 
