@@ -9,11 +9,12 @@ from asyncrl import worker
 from asyncrl.cli import main
 from asyncrl.config import Config
 from asyncrl.config_file import read_config
+from asyncrl.errors import UserError
 from asyncrl.presets import fast_preset, preset_for
 from asyncrl.profile import profile_of
 from asyncrl.roofline import FLOORS, floors
 from asyncrl.spans import SPANS, Spans, time_learner_
-from asyncrl.speed import Speed, Window
+from asyncrl.speed import Speed, Window, measure_speed
 from asyncrl.start import fresh_start
 from asyncrl.store import ParameterStore, StoreSpec
 from asyncrl.tune import Trial, as_text, choose, command_of, try_out
@@ -184,6 +185,12 @@ def test_tune_tries_workers_too_when_batches_take_their_half_of_the_time(monkeyp
     assert tried == [(2, 8), (2, 4), (2, 16), (1, 4), (3, 4), (4, 4)]
 
 
+def test_no_clocks_for_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    with pytest.raises(UserError, match="leave it out with --device cuda"):
+        measure_speed(dataclasses.replace(CART, algo="a2c", device="cuda"), seconds=1.0, warmup=0.0, profile=True)
+
+
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
@@ -196,11 +203,13 @@ def test_tune_tries_workers_too_when_batches_take_their_half_of_the_time(monkeyp
         (("bench", "CartPole-v1", "--profile", "--out", "x.txt"), "pictures end with .png"),
         (("bench", "CartPole-v1", "--profile", "--out", "no/x.png"), "there is no folder no"),
         (("bench", "CartPole-v1", "--schedule", "simulated"), "there is no speed to measure"),
+        (("bench", "CartPole-v1", "--algo", "a2c", "--device", "cuda"), "torch finds no GPU here"),
         (("bench", "CartPole-v1", "--preset", "paper", "--config", "x.toml"), "--preset and --config both say"),
     ],
 )
 def test_mistakes_are_told_in_one_line(args, complaint, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert main(args) == 2
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1

@@ -37,8 +37,12 @@ def make_batched_worker(
     config: Config, store: ParameterStore, statistics: InputStatistics | None, generation: int
 ) -> Simulation:
     """Return the one worker of a `batched` configuration: a simulation of one, hence as reproducible."""
+    return Simulation(config, store, statistics, generation, threads=threads_of(config, store.spec.num_parameters))
+
+
+def threads_of(config: Config, num_parameters: int) -> int:
+    """Return the torch threads of each process that trains `config`: more than one only where one process has all."""
     # A small network gains nothing from threads and loses much where others compute too: each operation waits for the
     # slowest. On a GPU they would only fight those of the emulators.
-    gains = config.device == "cpu" and store.spec.num_parameters >= THREADED_PARAMETERS
-    threads = available_cores() if gains else 1
-    return Simulation(config, store, statistics, generation, threads=threads)
+    gains = config.algo == "a2c" and config.device == "cpu" and num_parameters >= THREADED_PARAMETERS
+    return available_cores() if gains else 1

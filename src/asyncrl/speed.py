@@ -13,13 +13,12 @@ from multiprocessing.context import BaseContext
 
 import torch
 
-from asyncrl.a2c import THREADED_PARAMETERS, batched
+from asyncrl.a2c import batched, threads_of
 from asyncrl.children import make_context, start_early, start_process
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.flat import flatten_parameters_
 from asyncrl.inputs import InputStatistics
-from asyncrl.machine import available_cores
 from asyncrl.processes import last_line, prepare_process
 from asyncrl.roofline import floors
 from asyncrl.spans import Spans, time_learner_
@@ -85,6 +84,8 @@ def measure_speed(
         UserError: if a worker fails, or the environment or configuration is not usable.
     """
     config = trainable(config)
+    if profile and config.device != "cpu":  # a GPU works on while the clocks of its calls have stopped
+        raise UserError(f"--profile has clocks for CPUs only: leave it out with --device {config.device}")
     context = make_context(config.env)
     start_early(context, config.env)
     start = start or fresh_start(config)
@@ -101,19 +102,12 @@ def trainable(config: Config) -> Config:
     """Return `config` without an end, and with all environments in one batch where its method has that.
 
     Raises:
-        UserError: for simulated asynchrony, whose speed says nothing.
+        UserError: for simulated asynchrony, whose speed says nothing, and for a GPU that is not there.
     """
     if config.schedule == "simulated":
         raise UserError("--schedule simulated takes turns in one process: there is no speed to measure")
-    if config.device != "cpu":
-        raise UserError(f"--device {config.device}: only CPUs are measured here")
     config = dataclasses.replace(config, frames=ENDLESS_FRAMES, record_order=False)
     return batched(config) if config.algo == "a2c" else config
-
-
-def threads_of(config: Config, num_parameters: int) -> int:
-    """Return the torch threads that each process uses in training."""
-    return available_cores() if config.algo == "a2c" and num_parameters >= THREADED_PARAMETERS else 1
 
 
 def _make_store(config: Config, start: Start, context: BaseContext) -> ParameterStore:

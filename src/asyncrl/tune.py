@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asyncrl.a2c import threads_of
 from asyncrl.arguments import parse, program
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
 from asyncrl.machine import available_cores
-from asyncrl.speed import Speed, measure_speed, threads_of, trainable
+from asyncrl.speed import Speed, measure_speed, trainable
 from asyncrl.start import fresh_start
 from asyncrl.trust import may_import
 
