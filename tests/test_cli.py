@@ -259,7 +259,8 @@ def test_help_names_every_option_with_default_and_unit(capsys, verb):
         main((verb, "--help"))
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert f"asyncrl {verb}" in text and "--json" in text and "Traceback" not in text
+    first = {"train": " ENV", "tune": " ENV", "bench": " [ENV]", "envs": "", "record": " RUN OUT.mp4"}.get(verb, " RUN")
+    assert f"usage: asyncrl {verb}{first} [" in text and "--json" in text and "Traceback" not in text
     options = [line for line in text.splitlines() if re.match("│? {1,2}--[a-z]", line)]  # and none that an option names
     assert options
     flat = " ".join(text.replace("│", " ").split())

@@ -94,19 +94,47 @@ def test_a_function_gets_them_with_or_without_a_render_mode():
     assert filmed.picture().shape == (112, 80, 3)
 
 
+def rows_only(rows: int = 3, render_mode: str | None = None) -> gymnasium.Env:
+    """Make Catch; Gymnasium also takes functions as entry points."""
+    return gymnasium.make("asyncrl/Catch-v0", rows=rows, render_mode=render_mode)
+
+
+def unreadable(rows: int = 3, render_mode: str | None = None) -> gymnasium.Env:
+    """Make Catch, and not tell how."""
+    return rows_only(rows, render_mode)
+
+
+unreadable.__signature__ = "none"  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def functions_registered():
+    """Register both for a test."""
+    names = {"Callable-v0": rows_only, "Unreadable-v0": unreadable}
+    for name, function in names.items():
+        gymnasium.register(name, entry_point=function)
+    yield
+    for name in names:
+        del gymnasium.registry[name]
+
+
+@pytest.mark.usefixtures("functions_registered")
 @pytest.mark.parametrize(
     "env, options, line",
     [
-        ("CartPole-v1", "gravity=3", "CartPole-v1 has no option gravity, only sutton_barto_reward\n"),
-        ("asyncrl/Catch-v0", "size=3", "asyncrl/Catch-v0 has no option size, only rows, columns\n"),
-        ("dm_control/cartpole-swingup-v0", "fps=3", "has no option fps, only size, camera, frame_skip\n"),
+        ("CartPole-v1", "gravity=3", "CartPole-v1 has no option gravity; it has sutton_barto_reward\n"),
+        ("asyncrl/Catch-v0", "size=3", "asyncrl/Catch-v0 has no option size; it has rows, columns\n"),
+        ("asyncrl.envs:asyncrl/Catch-v0", "size=3", "Catch-v0 has no option size; it has rows, columns\n"),
+        ("Callable-v0", "size=3", "Callable-v0 has no option size; it has rows\n"),
+        ("Unreadable-v0", "size=3", "Unreadable-v0 has no option size\n"),
+        ("dm_control/cartpole-swingup-v0", "fps=3", "has no option fps; it has size, camera, frame_skip\n"),
         ("ALE/Pong-v5", "mode=1", "--env-options are for other worlds"),
         ("asyncrl/HalfCheetah-pixels-v5", "task=os:x-v0", "cannot change task"),
         ("asyncrl.envs:asyncrl/HalfCheetah-pixels-v5", "task=os:x-v0", "cannot change task"),
         ("asyncrl/Catch-v0", "entry_point=os:system", "cannot change entry_point"),
         ("asyncrl/Catch-v0", "render_mode=rgb_array", "no id or render_mode"),
         ("asyncrl/Catch-v0", "rows=1,\nb", "--env-options is 'rows=1,"),
-        ("os:getcwd", "x=1", "os:getcwd takes no x, nor any other\n"),
+        ("os:getcwd", "x=1", "os:getcwd takes no x\n"),
         ("asyncrl/Catch-v0", "rows=x", "asyncrl/Catch-v0 "),
     ],
 )

@@ -33,47 +33,53 @@ def test_a_written_policy_is_a_network_of_ours(from_benchmarks, tmp_path):
 
 WRITER = """
 import itertools, pathlib, sys, time
-for steps in itertools.count(1):
-    pathlib.Path(sys.argv[1], f"{steps}.pt").touch()
-    time.sleep(0.02)
+folder = pathlib.Path(sys.argv[1])
+for steps in itertools.count():
+    time.sleep(0.01)
+    if (folder / "wanted").exists():
+        (folder / "wanted").unlink()
+        (folder / f"{steps}.pt").touch()
+    if steps == int(sys.argv[2]):
+        break
 """
 
 
 @pytest.fixture
-def looks(from_benchmarks, monkeypatch, tmp_path):
-    """Return what judges a writer of policies for 0.6 s, every 0.2 s, until a score; a look takes longer than that."""
+def look(from_benchmarks, monkeypatch, tmp_path):
+    """Return what looks three times at a writer of policies; each look takes longer than the time between two."""
     module = from_benchmarks("time_to_score")
-    judged = []
 
-    def judge(path, env, *, episodes, fires, seed):
-        judged.append(int(path.stem))
-        time.sleep(0.3)
-        assert path.exists() and state_of(process) == "T"
-        return {"score": float(len(judged)), "deviation": 0.0, "episodes": episodes}
+    def look(last_step=-1, **changes):
+        args = module.Arguments(**{"cap": 0.5, "every": 0.2, "score": 9.0, **changes})
+        judged = []
 
-    monkeypatch.setattr(module, "judge", judge)
-    args = module.Arguments(cap=0.6, every=0.2, score=9.0)
-    with module.running([sys.executable, "-c", WRITER, str(tmp_path)], {}) as process:
+        def judge(path, env, *, episodes, fires, seed):
+            time.sleep(0.3)
+            assert path.exists() and state_of(process) == "T"
+            judged.append(int(path.stem))
+            return {"score": float(len(judged)), "deviation": 0.0, "episodes": episodes}
 
-        def look(**changes):
-            learner = module.LEARNERS["sb3-a2c"]
-            now = module.Arguments(**{**vars(args), **changes})
-            return judged, list(module.judged(process, tmp_path, learner, now, time.monotonic()))
+        monkeypatch.setattr(module, "judge", judge)
+        command = [sys.executable, "-c", WRITER, str(tmp_path), str(last_step)]
+        with module.running(command, {}) as process:
+            found = list(module.judged(process, tmp_path, module.LEARNERS["sb3-a2c"], args, time.monotonic()))
+        assert [e["steps"] for e in found] == judged == sorted(set(judged))
+        return [e["score"] for e in found]
 
-        yield look
+    return look
 
 
 def state_of(process):
     return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def test_a_peer_is_judged_at_every_look_however_long_judging_takes(looks):
-    judged, evaluations = looks()
-    assert [e["score"] for e in evaluations] == [1.0, 2.0, 3.0]  # at 0.2, 0.4 and 0.6 s of training
-    assert [e["steps"] for e in evaluations] == judged == sorted(set(judged))
-    seconds = [e["seconds"] for e in evaluations]
-    assert seconds == sorted(seconds)
+def test_a_peer_is_judged_at_every_look_however_long_judging_takes(look):
+    assert look() == [1.0, 2.0, 3.0]  # after 0.2, 0.4 and 0.5 s of training
 
 
-def test_a_peer_is_judged_until_it_reaches_the_score(looks):
-    assert [e["score"] for e in looks(score=2.0)[1]] == [1.0, 2.0]
+def test_a_peer_is_judged_until_it_reaches_the_score(look):
+    assert look(score=2.0) == [1.0, 2.0]
+
+
+def test_of_a_training_that_ends_by_itself_what_was_seen_counts(look):
+    assert look(last_step=200, every=0.1, cap=1000.0)  # thousands of looks were planned

@@ -10,7 +10,6 @@ import math
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 FRAMES_PER_STEP = 4
 ENDLESS_STEPS = 10**12
+WANTED = "wanted"  # the file by which time_to_score.py asks for a policy
 PUBLISHED_STEPS = 10_000_000  # agent steps of the published Atari trainings, over which their schedules run
 # (channels, kernel, stride) of the convolutions, then hidden units: Mnih et al., 2013 and 2015.
 NETWORKS = {
@@ -30,23 +30,21 @@ NETWORKS = {
 
 
 class Snapshots:
-    """Writes the policy every so often, as TorchScript: bytes [N, 4, 84, 84] to the actions' logits [N, A].
+    """Writes the policy when asked, as TorchScript: bytes [N, 4, 84, 84] to the actions' logits [N, A].
 
     Args:
-        folder: to write `<steps>.pt` to, each complete when it has that name.
-        every: seconds between two.
+        folder: to write `<steps>.pt` to, complete when it has that name, once there is a file `wanted`, which goes.
         policy: returns the module as it is now, or None if there is none yet.
     """
 
-    def __init__(self, folder: Path, every: float, policy: Callable[[], nn.Module | None]) -> None:
-        self._folder, self._every, self._policy = folder, every, policy
-        self._next = time.monotonic() + every
+    def __init__(self, folder: Path, policy: Callable[[], nn.Module | None]) -> None:
+        self._folder, self._wanted, self._policy = folder, folder / WANTED, policy
 
     def is_over(self, steps: int) -> bool:
-        """Write if it is time; never over, as whoever started the training ends it."""
-        if time.monotonic() >= self._next and (policy := self._policy()) is not None:
+        """Write if it is wanted; never over, as whoever started the training ends it."""
+        if self._wanted.exists() and (policy := self._policy()) is not None:
+            self._wanted.unlink()
             write_snapshot(self._folder, steps, policy)
-            self._next = time.monotonic() + self._every
         return False
 
 
@@ -67,15 +65,14 @@ def peer_arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--envs", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--snapshots", type=Path, help="write the policy there instead of measuring speed")
-    parser.add_argument("--snapshot-every", type=float, default=10.0, help="seconds")
+    parser.add_argument("--snapshots", type=Path, help="write policies there instead of measuring speed")
     return parser
 
 
 def make_watch(args: argparse.Namespace, policy: Callable[[], nn.Module | None]) -> Window | Snapshots:
     """Return what says when the training is over; `policy` returns the module as it is when called."""
     if args.snapshots is not None:
-        return Snapshots(args.snapshots, args.snapshot_every, policy)
+        return Snapshots(args.snapshots, policy)
     return Window(args.warmup, args.seconds, args.started)
 
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 # EnvPool 1.2.5 wants a newer gymnasium. Done on import, since each process of Sample Factory imports this file.
 gymnasium.vector.VectorEnv.closed, gymnasium.vector.VectorEnv.viewer = False, None
-PUBLISHED_FRAMES = 10_000_000  # of its Atari examples, over which the learning rate falls to 0
+PUBLISHED_FRAMES = 10_000_000  # of its Atari examples, over which the learning rate falls
+SAVE_SECONDS = 10  # what is judged is at most that much older than its steps say
 NEVER_SECONDS = 10**6
 # Its names for the two networks: convolutions, then hidden units.
 ARCHITECTURES = {"conv2013": ("convnet_impala", 256), "conv2015": ("convnet_atari", 512)}
@@ -71,7 +72,7 @@ def settings(args: argparse.Namespace, folder: str) -> list[str]:
         "train_for_env_steps": PUBLISHED_FRAMES if args.snapshots else FRAMES_PER_STEP * ENDLESS_STEPS,
         "async_rl": args.mode == "async",
         "num_workers": args.workers,
-        "save_every_sec": max(1, int(args.snapshot_every / 2)),
+        "save_every_sec": SAVE_SECONDS,
         "heartbeat_reporting_interval": NEVER_SECONDS,  # it would give up after being stopped for three minutes
     }
     if args.engine == "envpool":

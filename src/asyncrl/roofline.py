@@ -21,7 +21,7 @@ FLOAT_BYTES = 4
 FLOORS = {
     "emulator": "Atari: the game alone under random actions, no picture fetched",
     "pictures": "Atari: fetching, shrinking and stacking them besides",
-    "environment": "other worlds: stepped alone under random actions",
+    "environment": "other worlds, and A2C: stepped alone under random actions",
     "arithmetic": "all passes of the network at the speed of a large matrix product",
     "memory": "parameters, gradient and statistics moved once per pull and push",
 }
@@ -63,7 +63,7 @@ def _environment_floors(learner: Learner, seconds: float) -> dict[str, float]:
     actions = ActionMap(envs.action_space)
     envs.action_space.seed(learner.worker)
     environment = _repeat(lambda: envs.step(actions.sample(envs.num_envs)), seconds) / envs.num_envs
-    if not is_atari(env):
+    if not is_atari(env) or learner.config.algo == "a2c":  # whose emulators have all cores
         return {"environment": environment}
     emulator = _repeat(BareGame(rom_name(env), learner.worker).step, seconds)
     return {"emulator": emulator, "pictures": max(0.0, environment - emulator)}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asyncrl.a2c import threads_of
-from asyncrl.arguments import parse, program
+from asyncrl.arguments import parse, peek, program
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
 from asyncrl.machine import available_cores
@@ -26,7 +26,7 @@ NEAR_BEST = 0.95  # of the fastest: as good, if it has fewer environments
 BATCHES = (8, 4, 16, 2, 32, 1, 64)  # most promising first, should time run out
 WARMUP_SECONDS = 1.0
 SECONDS = 3.0  # of one measurement
-# Options of ours that training has not, or that are proposed; with a value each but for --json.
+# What the proposed command shall not repeat: options of ours, and what is proposed; with a value each but for --json.
 OWN_OPTIONS = ("--budget", "--out", "--json", "--workers", "--envs-per-worker")
 
 
@@ -39,7 +39,7 @@ class Trial:
     steps_per_second: float
     frames_per_second: float
     memory_megabytes: float  # of the largest worker, shared pages included
-    torch_threads: int  # of each worker
+    torch_threads: int  # of each process that trains
 
     @property
     def environments(self) -> int:
@@ -70,7 +70,7 @@ def tune_verb(args: Sequence[str]) -> int:
         json: bool = False
 
     given = parse(Tune, rest, "asyncrl tune", Tune(start), first="ENV")
-    if env is None and not {"--config", "--help", "-h"} & set(rest):
+    if env is None and peek(rest, "--config") is None and not {"--help", "-h"} & set(rest):
         raise UserError("tune for what? Name an environment, as in: asyncrl tune ALE/Pong-v5")
     if not given.budget > 0:
         raise UserError(f"--budget is {given.budget}: it must be positive")
@@ -116,6 +116,8 @@ def _batches(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[
 
 
 def _worker_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
+    if config.algo == "a2c":
+        return  # one process has all environments: their number is all that counts
     batch = choose(trials).envs_per_worker
     # Half: siblings on one physical core may only disturb each other. More than cores: some wait while others work.
     counts = dict.fromkeys((cores // 2, cores + 1, 2 * cores))
@@ -180,15 +182,15 @@ def write(out: Path, config: Config) -> None:
 
 def as_text(best: Trial, trials: Sequence[Trial], command: str) -> str:
     """Return the table and the proposal."""
-    lines = ["workers  environments each   steps/s  frames/s  MB a worker"]
+    lines = ["workers  environments each   steps/s  frames/s  MB a process"]
     for trial in sorted(trials, key=lambda t: -t.steps_per_second):
         mark = "  <- proposed" if trial is best else ""
         lines.append(
             f"{trial.workers:7}  {trial.envs_per_worker:17}  {trial.steps_per_second:8,.0f}  "
-            f"{trial.frames_per_second:8,.0f}  {trial.memory_megabytes:11,.0f}{mark}"
+            f"{trial.frames_per_second:8,.0f}  {trial.memory_megabytes:12,.0f}{mark}"
         )
     if len(trials) == 1:
         lines += ["", "there was time for one trial only: compare more with a longer --budget"]
     threads = "one torch thread" if best.torch_threads == 1 else f"{best.torch_threads} torch threads"
-    lines += ["", f"each worker has {threads}; to train so:", f"  {command}"]
+    lines += ["", f"each process has {threads}; to train so:", f"  {command}"]
     return "\n".join(lines)

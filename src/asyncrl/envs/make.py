@@ -106,8 +106,8 @@ def _environment_maker(config: Config, **how: Any) -> Callable[[], gymnasium.Env
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             if unknown is None or unknown[1] not in options:
                 raise
-            made = gymnasium.spec(env) if spec is None else spec
-            others = _others(load_env_creator(made.entry_point), *made.kwargs)  # type: ignore[arg-type]
+            made = gymnasium.spec(name) if spec is None else spec
+            others = _others(made.entry_point, *made.kwargs)
             raise UserError(f"--env-options: {env} has no option {unknown[1]}{others}") from error
         except (gymnasium.error.Error, ImportError) as error:
             lacks_mujoco = isinstance(error, gymnasium.error.DependencyNotInstalled) and _is_gymnasium_mujoco(env)
@@ -117,12 +117,15 @@ def _environment_maker(config: Config, **how: Any) -> Callable[[], gymnasium.Env
     return make
 
 
-def _others(function: Callable[..., Any], *not_to_choose: str) -> str:
-    """Say, behind the name of an option that `function` lacks, which ones it has."""
-    parameters = inspect.signature(function).parameters.values()
-    named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+def _others(maker: Callable[..., Any] | str | None, *not_to_choose: str) -> str:
+    """Say, behind the name of an option that `maker` (or its path) lacks, which ones it has, as far as it tells."""
+    try:
+        parameters = inspect.signature(load_env_creator(maker) if isinstance(maker, str) else maker).parameters.values()
+    except (TypeError, ValueError):
+        return ""
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     names = [name for name in named if name not in ("render_mode", *not_to_choose)]
-    return f", only {', '.join(names)}" if names else ", nor any other"
+    return f"; it has {', '.join(names)}" if names else ""
 
 
 def _call(function: Callable[..., Any], env: str, options: dict[str, Any], how: dict[str, Any]) -> gymnasium.Env:
