@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from report import Spread, text_of
+from report import SCHEMA, Spread
 
 BASELINE = Path(__file__).parent / "baseline.json"
 LEAST_LOSS = 0.02  # of a median: less is never called worse, however narrow the ranges
@@ -27,11 +27,14 @@ def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
     """Return what `keep_baseline` wrote.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none, or one of another version.
     """
     if not path.exists():
         raise ValueError(f"there is no {path.name}: make one on a quiet machine with --keep-baseline")
-    return json.loads(path.read_text(encoding="utf-8"))
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    if kept["schema"] != SCHEMA:
+        raise ValueError(f"{path.name} is of another version: make one on a quiet machine with --keep-baseline")
+    return kept
 
 
 def compare(result: dict[str, Any], baseline: dict[str, Any]) -> tuple[list[str], int]:
@@ -41,17 +44,26 @@ def compare(result: dict[str, Any], baseline: dict[str, Any]) -> tuple[list[str]
     """
     lines, code = [], 0
     stored, now = baseline["machine"], result["machine"]
-    if (stored["processor"], stored["cores"]) != (now["processor"], now["cores"]):
-        lines.append(f"the stored ratios are of another machine: {stored['processor']}, {stored['cores']} cores")
+    if any(stored[what] != now[what] for what in ("processor", "capability", "cores")):
+        machine = f"{stored['processor']} ({stored['capability']}), {stored['cores']} cores"
+        lines.append(f"the stored ratios are of another machine: {machine}")
     for name, before in baseline["ratios"].items():
         after = result["ratios"].get(name)
         verdict = "not measured" if after is None else "worse" if is_worse(after, before) else "as good"
-        lines.append(f"{verdict}: {name}: {text_of(after)}, stored {text_of(before)}")
+        lines.append(f"{verdict}: {name}: {_quartiles(after)}, stored {_quartiles(before)}")
         code = max(code, {"as good": 0, "worse": 1, "not measured": 2}[verdict])
     return lines, code
 
 
+def _quartiles(spread: Spread | None) -> str:
+    if spread is None:
+        return "no quiet round"
+    return f"{spread['median']:.2f} (half of the rounds {spread['low']:.2f} to {spread['high']:.2f})"
+
+
 def is_worse(after: Spread, before: Spread) -> bool:
-    """Return whether `after` lies below `before` by more than the spread: each median outside the other's range."""
-    lies_below = after["median"] < before["min"] and before["median"] > after["max"]
-    return lies_below and after["median"] < (1 - LEAST_LOSS) * before["median"]
+    """Return whether `after` lies below `before` by more than the spread: the middle halves do not meet.
+
+    One odd round of five, however odd, moves a quartile no further than to its neighbour.
+    """
+    return after["high"] < before["low"] and after["median"] < (1 - LEAST_LOSS) * before["median"]

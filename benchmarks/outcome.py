@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from report import Pair, make_report
+from report import SCHEMA, Pair, make_report
 from rounds import HERE, Rounds
 
 from asyncrl.machine import available_cores
@@ -32,7 +32,7 @@ def make_result(
 ) -> dict[str, Any]:
     """Return all there is to say about `rounds`, as plain data."""
     return {
-        "schema": 2,
+        "schema": SCHEMA,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "title": title,
         "machine": describe_machine(),

@@ -1,14 +1,15 @@
 """From measurements to the table: medians over undisturbed rounds, ratios between contenders of the same round."""
 
 from collections.abc import Sequence
-from statistics import median
+from statistics import quantiles
 from typing import Any
 
 from contenders import CEILINGS
 from rounds import Rounds, Row
 
 FRAMES_PER_STEP = 4
-Spread = dict[str, float]  # median, min, max
+SCHEMA = 3  # of what is kept as JSON
+Spread = dict[str, float]  # median, min, max; low and high, the quartiles
 Pair = tuple[str, str]  # a group of ours, a group of theirs
 
 
@@ -55,8 +56,11 @@ def _summary(rows: list[Row]) -> dict[str, Any]:
 
 
 def spread_of(values: list[float]) -> Spread | None:
-    """Return median, least and largest, or None where nothing was measured."""
-    return {"median": median(values), "min": min(values), "max": max(values)} if values else None
+    """Return median, least, largest and quartiles, or None where nothing was measured."""
+    if not values:
+        return None
+    low, middle, high = quantiles(values, method="inclusive") if len(values) > 1 else 3 * values
+    return {"median": middle, "min": min(values), "max": max(values), "low": low, "high": high}
 
 
 def _best(group: str, rows: list[Row], summaries: dict[str, Any]) -> str | None:

@@ -33,8 +33,8 @@ def test_rates_are_of_processor_time_and_the_share_is_of_the_same_round(bench, m
     case = bench.Case("maze", "maze-v0", "any", bar=2500)
     rounds = measured("maze", gymnasium=[400, 500, 200], trainer=[100, 300], training=[1000, 500])
     world = bench.summarize(case, rounds)
-    assert world["gymnasium"] == pytest.approx({"median": 2500, "min": 2000, "max": 5000})
-    assert world["share"] == pytest.approx({"median": 0.35, "min": 0.1, "max": 0.6})
+    assert world["gymnasium"] == pytest.approx({"median": 2500, "min": 2000, "max": 5000, "low": 2250, "high": 3750})
+    assert world["share"] == pytest.approx({"median": 0.35, "min": 0.1, "max": 0.6, "low": 0.225, "high": 0.475})
     assert not world["missed"]
 
 

@@ -117,8 +117,8 @@ def _environment_maker(config: Config, **how: Any) -> Callable[[], gymnasium.Env
     return make
 
 
-def _others(maker: Callable[..., Any] | str | None, *not_to_choose: str) -> str:
-    """Say, behind the name of an option that `maker` (or its path) lacks, which ones it has, as far as it tells."""
+def _others(maker: Any, *not_to_choose: str) -> str:
+    """Say, behind the name of an option that `maker`, a callable or its path, lacks, which ones it has."""
     try:
         parameters = inspect.signature(load_env_creator(maker) if isinstance(maker, str) else maker).parameters.values()
     except (TypeError, ValueError):
