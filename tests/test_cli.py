@@ -311,7 +311,7 @@ def test_every_verb_speaks_json_alone(tmp_path):
     assert told["resume"][-1]["frames"] >= 6_000
     (row,) = told["eval"]
     assert len(row["scores"]) == 3 and row["mean"] == pytest.approx(sum(row["scores"]) / 3)
-    assert told["plot"] == [{"picture": "curves.png"}]
+    assert told["plot"] == [{"picture": "curves.png", "left_out": []}]
 
 
 @pytest.mark.parametrize(
