@@ -152,7 +152,7 @@ def command_of(config: Config, out: Path | None, args: Sequence[str]) -> str:
 
 
 def _passed_on(args: Sequence[str]) -> list[str]:
-    """Return the command line of `tune` without the options that `train` does not take, or gets from the proposal."""
+    """Return the command line of `tune` without OWN_OPTIONS."""
     kept, is_value = [], False
     for arg in args:
         name, equals, _ = arg.partition("=")
