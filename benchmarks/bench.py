@@ -19,7 +19,7 @@ from report import print_report
 from rounds import Rounds, Rules, say
 
 from asyncrl.machine import available_cores
-from asyncrl.presets import fast_preset
+from asyncrl.presets import make_preset
 
 PAIRS = (("asyncrl", "sb3"),)
 
@@ -37,7 +37,7 @@ class Arguments:
     # Actor-learner processes; by default one per core.
     workers: int = available_cores()
     # Environments of each; the peers get as many in all.
-    envs_per_worker: int = fast_preset().envs_per_worker
+    envs_per_worker: int = make_preset("fast").envs_per_worker
     # The game.
     env: str = "ALE/Pong-v5"
     # Share of the cores that others may use during a measurement before it counts as disturbed.

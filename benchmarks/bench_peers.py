@@ -19,7 +19,7 @@ from report import print_report
 from rounds import Rounds, Rules, say
 
 from asyncrl.machine import available_cores
-from asyncrl.presets import fast_preset
+from asyncrl.presets import make_preset
 
 GAMES = {"pong": ("ALE/Pong-v5", "conv2013", 5), "breakout": ("ALE/Breakout-v5", "conv2015", 2)}  # rounds last
 
@@ -39,7 +39,7 @@ class Arguments:
     # Our actor-learner processes; by default one per core.
     workers: int = available_cores()
     # Environments of each.
-    envs_per_worker: int = fast_preset().envs_per_worker
+    envs_per_worker: int = make_preset("fast").envs_per_worker
     # Share of the cores that others may use during a measurement before it counts as disturbed.
     quiet: float = 0.05
     # How often a disturbed measurement is repeated.

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import asyncrl
 from asyncrl.config import Config
 from asyncrl.config_file import read_config, write_config
 from asyncrl.envs.make import opened_envs
@@ -16,6 +17,7 @@ from asyncrl.errors import UserError
 from asyncrl.networks import make_network
 from asyncrl.presets import PRESETS, make_preset, preset_for
 from asyncrl.quantities import format_count, format_duration, parse_count, parse_number
+from asyncrl.starting import starting_point
 
 
 @pytest.mark.parametrize(
@@ -343,3 +345,34 @@ def test_a_target_is_copied_at_least_after_every_frame():
 
 def test_whole_episodes_are_written_as_none():
     assert Config(t_max=None).t_max is Config(t_max="none").t_max is None
+
+
+@pytest.mark.parametrize(("workers", "games"), [(1, 8), (2, 8), (4, 8), (5, 6), (8, 4), (16, 2), (32, 1), (64, 1)])
+def test_many_workers_of_fast_have_fewer_games_and_take_smaller_steps(workers, games):
+    config = make_preset("fast", "a3c", workers)
+    assert (config.workers, config.envs_per_worker) == (workers, games)
+    assert config.learning_rate == pytest.approx(1e-3 * math.sqrt(games / 8))
+    alone = make_preset("fast", "a3c", 1)
+    same = {"workers": 1, "envs_per_worker": 8, "learning_rate": alone.learning_rate}
+    assert dataclasses.replace(config, **same) == alone
+
+
+def test_other_presets_and_methods_leave_the_games_of_many_workers_alone():
+    for preset, algo in (("fast", "a2c"), ("fast", "n-step-q"), ("fast-vector", "a3c"), ("paper", "a3c")):
+        few, many = (make_preset(preset, algo, workers) for workers in (1, 64))
+        assert dataclasses.replace(many, workers=1) == few
+    pixels = make_preset("fast-pixels", "a3c", 16)
+    assert (pixels.envs_per_worker, pixels.learning_rate) == (2, pytest.approx(2.5e-4))
+
+
+def test_every_way_to_train_tells_the_preset_how_many_workers_there_are(tmp_path, monkeypatch):
+    wanted = make_preset("fast", "a3c", 16)
+    (tmp_path / "mine.toml").write_text("workers = 16\n")
+    assert read_config(tmp_path / "mine.toml") == wanted
+    assert starting_point(["ALE/Pong-v5", "--workers", "16"])[1] == wanted
+    seen = []
+    monkeypatch.setattr("asyncrl.run._train", lambda config, *_: seen.append(config))
+    asyncrl.train("ALE/Pong-v5", workers=16, run_dir=tmp_path / "run")
+    assert dataclasses.replace(seen[0], run_dir=None) == wanted
+    with pytest.raises(UserError, match="--workers is 'many': it must be a whole number"):
+        starting_point(["ALE/Pong-v5", "--workers=many"])

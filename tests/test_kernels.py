@@ -198,7 +198,7 @@ def steps(library: object) -> dict[str, Tensor]:
             gradient = torch.randn(1003, generator=generator)
             how = {"learning_rate": 0.01, "decay": 0.95, "epsilon": 1e-3, "library": library}
             if name == "adam":
-                adam_step_(theta, gradient, mean, square, step=step, **how)
+                adam_step_(theta, gradient, mean, square, step=step, momentum=0.8, **how)
             else:
                 rmsprop_step_(theta, gradient, square, **how)
         result |= {f"{name} theta": theta, f"{name} mean": mean, f"{name} square": square}

@@ -60,9 +60,9 @@ def test_momentum_averages_gradients() -> None:
 def test_adam_is_torchs_adam() -> None:
     theta, gradients = tensors()
     mean, mean_square, theirs = torch.zeros_like(theta), torch.zeros_like(theta), torch.nn.Parameter(theta.clone())
-    optimizer = torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.99), eps=1e-5)
+    optimizer = torch.optim.Adam([theirs], lr=0.01, betas=(0.8, 0.99), eps=1e-5)
     for step, d in enumerate(gradients, start=1):
-        adam_step_(theta, d, mean, mean_square, step=step, learning_rate=0.01, decay=0.99, epsilon=1e-5)
+        adam_step_(theta, d, mean, mean_square, step=step, learning_rate=0.01, momentum=0.8, decay=0.99, epsilon=1e-5)
         theirs.grad = d.clone()
         optimizer.step()
         torch.testing.assert_close(theta, theirs.data, rtol=1e-12, atol=1e-14)
@@ -73,7 +73,7 @@ def test_steps_leave_the_gradient_alone() -> None:
     rmsprop_step_(torch.zeros(3), gradient, torch.zeros(3), learning_rate=1, decay=0.5, epsilon=0.1)
     momentum_sgd_step_(torch.zeros(3), gradient, torch.zeros(3), learning_rate=1, decay=0.5)
     zeros = torch.zeros(3), torch.zeros(3), torch.zeros(3)
-    adam_step_(zeros[0], gradient, zeros[1], zeros[2], step=1, learning_rate=1, decay=0.5, epsilon=0.1)
+    adam_step_(zeros[0], gradient, zeros[1], zeros[2], step=1, learning_rate=1, momentum=0.9, decay=0.5, epsilon=0.1)
     assert torch.equal(gradient, torch.ones(3))
 
 

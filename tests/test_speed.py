@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -171,18 +172,34 @@ def test_tune_proposes_with_the_options_it_was_given(args, kept):
     assert command.partition(" train ")[2] == f"{kept} --workers=2 --envs-per-worker=4"
 
 
-def test_tune_tries_workers_too_when_batches_take_their_half_of_the_time(monkeypatch):
-    now = [0.0]
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]]]:
+    """Return a function that returns what `tune` tries for a configuration on `cores`, ten seconds each."""
 
-    def measure(config, **_):
+    def measure(config: Config, **_: object) -> Speed:
         now[0] += 10.0
         return Speed(config, 1.0, 1.0, 1.0, 1.0, 1.0, [])
 
+    def tried(config: Config, cores: int) -> list[tuple[int, int]]:
+        monkeypatch.setattr("asyncrl.tune.available_cores", lambda: cores)
+        return [(t.workers, t.envs_per_worker) for t in try_out(config, 60.0, str)]
+
+    now = [0.0]
     monkeypatch.setattr("asyncrl.tune.time.monotonic", lambda: now[0])
     monkeypatch.setattr("asyncrl.tune.measure_speed", measure)
-    monkeypatch.setattr("asyncrl.tune.available_cores", lambda: 2)
-    tried = [(t.workers, t.envs_per_worker) for t in try_out(CART, 60.0, str)]
-    assert tried == [(2, 8), (2, 4), (2, 16), (1, 4), (3, 4), (4, 4)]
+    return tried
+
+
+def test_tune_tries_workers_too_when_batches_take_their_half_of_the_time(tried):
+    assert tried(CART, 2) == [(2, 8), (2, 4), (2, 16), (1, 4), (3, 4), (4, 4)]
+
+
+def test_tune_gives_many_workers_no_more_environments_than_their_preset(tried):
+    few = dataclasses.replace(CART, envs_per_worker=2)
+    assert tried(few, 16) == [(16, 2), (16, 1), (8, 1), (17, 1), (32, 1)]
+    four = dataclasses.replace(few, envs_per_worker=4)  # as somebody wants it
+    assert tried(four, 16) == [(16, 4), (16, 2), (16, 1), (8, 1), (17, 1), (32, 1)]
+    assert tried(dataclasses.replace(few, algo="a2c"), 16) == [(16, 8), (16, 4), (16, 16)]
 
 
 def test_no_clocks_for_a_gpu(monkeypatch):

@@ -90,17 +90,26 @@ def test_momentum_and_adam_are_each_workers_own() -> None:
         torch.testing.assert_close(together.theta - before, alone.theta)
 
 
-def test_adam_through_the_store_is_torchs_with_bias_correction_per_worker() -> None:
-    config = dataclasses.replace(CONSTANT_RATE, optimizer="adam", decay=0.99, epsilon=1e-5, learning_rate=0.1)
-    store, theirs = make_store(config), [torch.nn.Parameter(torch.zeros(P)) for _ in range(2)]
-    optimizers = [torch.optim.Adam([p], lr=0.1, betas=(0.9, 0.99), eps=1e-5) for p in theirs]
-    for step, worker in enumerate((0, 0, 0, 1, 1, 0)):
+@pytest.mark.parametrize(
+    ("optimizer", "workers", "power"),
+    [("adam", 1, 1), ("adam", 2, 1), ("adam", 4, 2), ("adam", 16, 8), ("shared-adam", 16, 1)],
+)
+def test_adam_through_the_store_is_torchs(optimizer: str, workers: int, power: int) -> None:
+    """Each worker's moments have their own bias correction, and forget as fast with many workers, in updates of all."""
+    settings = {"workers": workers, "optimizer": optimizer, "decay": 0.99, "epsilon": 1e-5, "learning_rate": 0.1}
+    config = dataclasses.replace(CONSTANT_RATE, update="locked", **settings)
+    store = make_store(config)
+    owners = store.spec.owners
+    theirs = [torch.nn.Parameter(torch.zeros(P)) for _ in range(owners)]
+    optimizers = [torch.optim.Adam([p], lr=0.1, betas=(0.9**power, 0.99**power), eps=1e-5) for p in theirs]
+    for step, worker in enumerate((0, 0, 0, workers - 1, workers - 1, 0)):
+        owner = worker % owners
         gradient = torch.linspace(-1, 2, P) * (step + 1)
-        before = store.theta.clone(), theirs[worker].data.clone()
+        before = store.theta.clone(), theirs[owner].data.clone()
         push(store, worker, gradient)
-        theirs[worker].grad = gradient.clone()
-        optimizers[worker].step()
-        torch.testing.assert_close(store.theta - before[0], theirs[worker].data - before[1], rtol=1e-4, atol=1e-6)
+        theirs[owner].grad = gradient.clone()
+        optimizers[owner].step()
+        torch.testing.assert_close(store.theta - before[0], theirs[owner].data - before[1], rtol=1e-4, atol=1e-6)
 
 
 def test_a_pull_copies_and_a_push_leaves_the_snapshot_alone() -> None:

@@ -55,6 +55,7 @@ CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("learning_rate", _positive_single, "positive, and at most 1e30"),
     ("final_learning_rate", _fraction, "between 0 and 1"),
     ("decay", lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    ("momentum", lambda x: 0 <= x < 1, "at least 0 and below 1"),
     ("epsilon", _positive_single, "positive, and at most 1e30"),
     ("max_grad_norm", _none_or_positive, "positive"),
     ("final_epsilons", lambda xs: xs and all(map(_fraction, xs)), "one number or more between 0 and 1"),

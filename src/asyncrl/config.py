@@ -4,13 +4,10 @@ The comment above each field is its help text on the command line. Units stand i
 decisions, `_frames` emulator frames (4 per step on Atari). `Paper:` marks what the paper leaves open.
 """
 
-import contextlib
 import functools
 import math
-import numbers
-import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +16,7 @@ from asyncrl.checks import CHECKS, CONFLICTS
 from asyncrl.errors import UserError, shortened
 from asyncrl.handed import hand_over, is_handed
 from asyncrl.keywords import format_keywords, parse_keywords
-from asyncrl.quantities import parse_count, parse_number
+from asyncrl.typed import typed
 
 Algo = Literal["a3c", "n-step-q", "one-step-q", "one-step-sarsa", "a2c"]
 Core = Literal["ff", "lstm"]
@@ -147,6 +144,9 @@ class Config:
     learning_rate_scaling: Scaling = "none"
     # Decay of the squared gradients (alpha of section 4: 0.99; beta2 of adam), and of momentum-sgd.
     decay: float = 0.99
+    # Decay of adam's mean gradient (beta1). Of more than two workers, W, each keeps a mean and squares of its own: this
+    # and --decay are then taken to the power W / 2, so that they forget as fast, counted in updates of all.
+    momentum: float = 0.9
     # Added to the squared gradients, inside RMSProp's root (outside Adam's). Paper: not printed; the authors use 0.1.
     epsilon: float = 0.1
     # Largest global norm of a gradient; none for the paper's subset runs, 40 for its 57 games (authors).
@@ -192,7 +192,7 @@ class Config:
         for name, hint in _field_types().items():
             if name in ("env", "network") and is_handed(getattr(self, name)):
                 continue
-            object.__setattr__(self, name, _typed(getattr(self, name), hint, f"--{name.replace('_', '-')}"))
+            object.__setattr__(self, name, typed(getattr(self, name), hint, f"--{name.replace('_', '-')}"))
         for name, valid, hint in CHECKS:
             value = getattr(self, name)
             if not valid(value):
@@ -247,50 +247,8 @@ def _field_types() -> dict[str, Any]:
     return typing.get_type_hints(Config)
 
 
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """Return `value` as the type `hint`, where that loses nothing: 1e6 or "1M" as an int, text as a path."""
-    if typing.get_origin(hint) is Literal:
-        if value in typing.get_args(hint):
-            return value
-        raise UserError(f"{where} is {value!r}: it must be one of {', '.join(typing.get_args(hint))}")
-    if typing.get_origin(hint) is types.UnionType:
-        (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
-        return None if value in (None, "none") else _typed(value, hint, where)
-    if typing.get_origin(hint) is tuple:
-        if isinstance(value, tuple | list):
-            return tuple(_typed(item, typing.get_args(hint)[0], where) for item in value)
-        raise UserError(f"{where} is {value!r}: it must be a list of numbers")
-    accepted, name = _ACCEPTED[hint]
-    if hint in _QUANTITIES and isinstance(value, str):  # as on the command line: 10M, 20min
-        with contextlib.suppress(ValueError):
-            return _QUANTITIES[hint](value)
-    if (
-        isinstance(value, accepted)
-        and isinstance(value, bool) == (hint is bool)
-        and (hint is not int or value % 1 == 0)
-        and (hint not in (str, Path) or _is_unicode(str(value)))
-    ):
-        return hint(value)
-    raise UserError(f"{where} is {value!r}: it must be {name}")
-
-
 def _written(keywords: Mapping[str, Any]) -> str:
     try:
         return format_keywords(keywords)
     except (TypeError, ValueError) as error:
         raise UserError(f"--env-options: {error}; make the environment in a function of yours") from None
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether config.toml can hold `text`: a name of a file may be any bytes."""
-    return text.encode(errors="ignore").decode() == text
-
-
-_QUANTITIES: dict[type, Callable[[str], float]] = {int: parse_count, float: parse_number}
-_ACCEPTED: dict[type, tuple[tuple[type, ...], str]] = {
-    bool: ((bool,), "true or false"),
-    int: ((numbers.Integral, float), "a whole number"),
-    float: ((numbers.Real,), "a number"),
-    str: ((str,), "a text in UTF-8"),
-    Path: ((str, Path), "a path in UTF-8"),
-}

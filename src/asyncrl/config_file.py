@@ -44,7 +44,7 @@ def read_config(path: Path) -> Config:
     if preset not in list(PRESETS):
         raise UserError(f"{path}: there is no preset {preset!r}: {', '.join(PRESETS)} are all")
     try:
-        return dataclasses.replace(make_preset(preset, values.get("algo", "a3c")), **values)
+        return dataclasses.replace(make_preset(preset, values.get("algo", "a3c"), values.get("workers")), **values)
     except (UserError, ValueError, OverflowError) as error:  # the latter two for numbers beyond all measure
         raise UserError(f"{path}: {error}") from None
 

@@ -31,7 +31,7 @@ _SIGNATURES = {
     "torso_forward": (None, (_POINTER, _POINTER, _INT, _INT, _POINTER, _POINTER, _POINTER)),
     "torso_backward": (None, (_POINTER, _POINTER, _INT, _INT, *6 * (_POINTER,))),
     "rmsprop_step": (None, (*3 * (_POINTER,), _LONG, *3 * (_FLOAT,))),
-    "adam_step": (None, (*4 * (_POINTER,), _LONG, *4 * (_FLOAT,))),
+    "adam_step": (None, (*4 * (_POINTER,), _LONG, *5 * (_FLOAT,))),
 }
 
 

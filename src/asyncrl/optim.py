@@ -59,11 +59,12 @@ def adam_step_(
     *,
     step: int,
     learning_rate: float,
+    momentum: float,
     decay: float,
     epsilon: float,
     library: ctypes.CDLL | None = None,
 ) -> None:
-    """Take one Adam step (Kingma & Ba, 2015) with beta1 = 0.9 and beta2 = `decay`; not in the paper.
+    """Take one Adam step (Kingma & Ba, 2015) with beta1 = `momentum` and beta2 = `decay`; not in the paper.
 
     `mean` and `mean_square` are paired statistics: never share them between workers without a lock.
 
@@ -74,19 +75,20 @@ def adam_step_(
         mean_square: [P], second moment, changed in place.
         step: 1 for the first step of these moments (bias correction).
         learning_rate: step size of this step.
+        momentum: beta1.
         decay: beta2.
         epsilon: added outside the root, as Adam does.
         library: our kernels, which go through memory once.
     """
     if library is not None:
         where = (x.data_ptr() for x in (theta, gradient, mean, mean_square))
-        rate, corrected = learning_rate / (1 - 0.9**step), 1 - decay**step
-        library.adam_step(*where, theta.numel(), rate, decay, corrected, epsilon)
+        rate, corrected = learning_rate / (1 - momentum**step), 1 - decay**step
+        library.adam_step(*where, theta.numel(), rate, momentum, decay, corrected, epsilon)
         return
-    mean.lerp_(gradient, 0.1)
+    mean.lerp_(gradient, 1 - momentum)
     mean_square.mul_(decay).addcmul_(gradient, gradient, value=1 - decay)
     denominator = (mean_square / (1 - decay**step)).sqrt_().add_(epsilon)
-    theta.addcdiv_(mean, denominator, value=-learning_rate / (1 - 0.9**step))
+    theta.addcdiv_(mean, denominator, value=-learning_rate / (1 - momentum**step))
 
 
 def clip_global_norm_(gradient: Tensor, max_norm: float | None) -> float:

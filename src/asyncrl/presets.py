@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -183,30 +184,53 @@ _FOR_ONE_STEP: dict[PresetName, dict[str, Any]] = {
 _FOR_PICTURES: dict[PresetName, PresetName] = {"fast": "fast-pixels", "fast-continuous": "fast-continuous-pixels"}
 _FOR_VECTORS: dict[PresetName, PresetName] = {"fast": "fast-vector"}
 _FOR_CONTINUOUS: dict[PresetName, PresetName] = {"fast": "fast-continuous", "paper": "paper-continuous"}
+# The more steps others make between a worker's pull and its push, the less is learned from a frame: sixteen workers of
+# two games learn Pong with about as many frames as two workers of eight, of four or eight games with more.
+MOST_GAMES = 32  # of all workers together, where each can have one
+_FOR_CROWDS: tuple[PresetName, ...] = ("fast", "fast-pixels")
 
 
-def make_preset(name: PresetName, algo: Algo = "a3c") -> Config:
-    """Return the preset `name` as it is for the method `algo`."""
+def make_preset(name: PresetName, algo: Algo = "a3c", workers: Any = None) -> Config:
+    """Return the preset `name` as it is for the method `algo`, with as many `workers` or its own number of them.
+
+    Raises:
+        UserError: if `workers` is no number of workers.
+    """
     config = dataclasses.replace(PRESETS[name](), algo=algo)
+    if workers is not None:
+        config = dataclasses.replace(config, workers=workers)
+    if algo == "a3c" and name in _FOR_CROWDS:
+        config = _for_crowds(config)
     if config.is_actor_critic:
         return config
     one_step = _FOR_ONE_STEP.get(name, {}) if algo.startswith("one-step") else {}
     return dataclasses.replace(config, **_FOR_ACTION_VALUES.get(name, {}) | one_step)
 
 
+def _for_crowds(config: Config) -> Config:
+    """Return `config` with fewer games for each of many workers, and with smaller steps, as its updates are noisier."""
+    games = max(min(config.envs_per_worker, MOST_GAMES // config.workers), 1)
+    rate = config.learning_rate * math.sqrt(games / config.envs_per_worker)
+    return dataclasses.replace(config, envs_per_worker=games, learning_rate=rate)
+
+
 def preset_for(
-    name: PresetName, env: str | None, algo: Algo = "a3c", env_options: str | Mapping[str, Any] = ""
+    name: PresetName,
+    env: str | None,
+    algo: Algo = "a3c",
+    env_options: str | Mapping[str, Any] = "",
+    workers: Any = None,
 ) -> Config:
     """Return the preset `name` as it is for `algo` in the world `env`, which is built once to see its spaces.
 
     Raises:
-        UserError: if `env` cannot be built.
+        UserError: if `env` cannot be built, or `workers` is neither None nor a number of workers.
     """
     if env is None:
-        return make_preset(name, algo)
+        return make_preset(name, algo, workers)
     world = Config(env=env, env_options=env_options)  # type: ignore[arg-type]
     if is_atari(env) or name not in {*_FOR_VECTORS, *_FOR_CONTINUOUS, "paper57"}:
-        return dataclasses.replace(make_preset(name, algo), env=env, env_options=world.env_options)
+        return dataclasses.replace(make_preset(name, algo, workers), env=env, env_options=world.env_options)
     observations, actions = _spaces(world)
     if isinstance(actions, spaces.Box):
         name = _FOR_CONTINUOUS.get(name, name)
@@ -214,7 +238,7 @@ def preset_for(
         name = _FOR_VECTORS.get(name, name)
     if _is_picture(observations):
         name = _FOR_PICTURES.get(name, name)
-    config = dataclasses.replace(make_preset(name, algo), env=env, env_options=world.env_options)
+    config = dataclasses.replace(make_preset(name, algo, workers), env=env, env_options=world.env_options)
     return _off_atari(config, observations) if name.startswith("paper") else config
 
 

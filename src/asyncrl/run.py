@@ -86,7 +86,9 @@ def train(
     if named is not None:
         settings["env"] = named
     if config is None:
-        config = preset_for(preset, named, settings.get("algo", "a3c"), settings.get("env_options", ""))
+        config = preset_for(
+            preset, named, settings.get("algo", "a3c"), settings.get("env_options", ""), settings.get("workers")
+        )
     if named not in (None, config.env):  # the options are of its own environment
         settings = {"env_options": "", **settings}
     config = dataclasses.replace(config, **settings)

@@ -41,5 +41,5 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
         named = named or usual_env
         algo = peek(rest, "--algo")
         known = algo if algo in get_args(Algo) else "a3c"  # the parser will complain
-        config = preset_for(preset or "fast", named, known, options or "")  # type: ignore[arg-type]
+        config = preset_for(preset or "fast", named, known, options or "", peek(rest, "--workers"))  # type: ignore[arg-type]
     return named, config if env is None else dataclasses.replace(config, env=env), rest

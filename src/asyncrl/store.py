@@ -225,10 +225,19 @@ class ParameterStore:
                     statistics[1],
                     step=int(self.ages[owner, 0]),
                     learning_rate=rate,
-                    decay=config.decay,
+                    momentum=config.momentum**self._ageing,
+                    decay=config.decay**self._ageing,
                     epsilon=config.epsilon,
                     library=self._library,
                 )
+
+    @property
+    def _ageing(self) -> float:
+        """By what adam's moments age in an update: those that a worker has alone see others' updates only as time.
+
+        With decays per own update sixteen workers stay at -20 where two have learned Pong (docs/log.md).
+        """
+        return max(self.spec.num_workers / 2, 1.0) if self.spec.own_statistics else 1.0
 
     def _copy_target_at_crossing(self) -> None:
         # Paper: `T mod I_target == 0` can be stepped over, as T grows by whole rollouts of all workers: test for a

@@ -1,7 +1,8 @@
 """The verb `tune`: tries environments per worker and workers for about a minute, and proposes the best.
 
 What is measured is speed in frames, not learning: more environments per worker make larger and fewer updates. So the
-proposal is the smallest batch within a few percent of the fastest, never more than needed.
+proposal is the smallest batch within a few percent of the fastest, never more than needed, and asynchronous workers get
+no more environments in all than the preset gives them: parameters that are staler than that teach less.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from asyncrl.arguments import parse, peek, program
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
 from asyncrl.machine import available_cores
+from asyncrl.presets import MOST_GAMES
 from asyncrl.speed import Speed, measure_speed, trainable
 from asyncrl.start import fresh_start
 from asyncrl.trust import may_import
@@ -112,7 +114,14 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
 
 def _batches(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
     # Whole episodes as updates want one environment a worker.
-    yield from ((cores, batch) for batch in (BATCHES if config.t_max is not None else (1,)))
+    batches = BATCHES if config.t_max is not None else (1,)
+    yield from ((cores, batch) for batch in batches if _learns(config, cores, batch))
+
+
+def _learns(config: Config, workers: int, batch: int) -> bool:
+    """Return whether the workers' parameters are not much staler than the preset's number of games makes them."""
+    most = max(MOST_GAMES, available_cores() * config.envs_per_worker)
+    return config.algo == "a2c" or batch == 1 or workers * batch <= most
 
 
 def _worker_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
@@ -121,7 +130,7 @@ def _worker_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[
     batch = choose(trials).envs_per_worker
     # Half: siblings on one physical core may only disturb each other. More than cores: some wait while others work.
     counts = dict.fromkeys((cores // 2, cores + 1, 2 * cores))
-    yield from ((workers, batch) for workers in counts if 1 <= workers != cores)
+    yield from ((n, batch) for n in counts if 1 <= n != cores and _learns(config, n, batch))
 
 
 def _trial(config: Config, speed: Speed, threads: int) -> Trial:
