@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--envs-per-worker", type=int)
     parser.add_argument("--hold", action="store_true", help="print, then train on until standard input ends")
     args = parser.parse_args()
-    preset = preset_for(args.preset, args.env, env_options=args.env_options)
+    preset = preset_for(args.preset, args.env, env_options=args.env_options, workers=args.workers)
     config = dataclasses.replace(
         preset,
         network=args.network,

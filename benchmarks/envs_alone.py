@@ -51,7 +51,7 @@ def step_gymnasium(env_id: str, env_options: str) -> Iterator[int]:
 
 def step_as_trainer(env_id: str, env_options: str) -> Iterator[int]:
     """Step what one worker of the default preset steps; yield the agent steps taken."""
-    config = preset_for("fast", env_id, env_options=env_options)
+    config = preset_for("fast", env_id, env_options=env_options, workers=1)
     envs = make_envs(config, config.envs_per_worker)
     envs.reset(SEED)
     envs.action_space.seed(SEED)

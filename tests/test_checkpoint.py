@@ -36,6 +36,7 @@ from asyncrl.flat import flatten_parameters_
 from asyncrl.networks import make_network
 from asyncrl.spaces_json import decode_space, encode_space
 from asyncrl.store import Counter, ParameterStore, StoreSpec
+from asyncrl.worker import Update
 
 CONFIG = Config(env="CartPole-v1", workers=2, optimizer="rmsprop", standardize_inputs=False)
 BOX, DISCRETE = spaces.Box(-1.0, 1.0, (4,), np.float32), spaces.Discrete(2)
@@ -294,6 +295,23 @@ def test_another_optimiser_is_refused(run):
     store = ParameterStore(StoreSpec.of(config, len(run.store.theta)), config)
     with pytest.raises(UserError, match="was trained with another optimiser"):
         restore_store(store, found)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 16), (16, 2), (4, 4)])
+def test_adams_moments_mean_the_same_with_another_number_of_workers(run, before, after):
+    """Equal gradients have a mean and a root of squares equal to themselves, whatever the decays."""
+    settings = {"optimizer": "adam", "decay": 0.99, "epsilon": 1e-12, "learning_rate": 0.5, "final_learning_rate": 1.0}
+    old, new = (dataclasses.replace(CONFIG, workers=workers, **settings) for workers in (before, after))
+    stores = [ParameterStore(StoreSpec.of(c, len(run.store.theta)), c) for c in (old, new)]
+    update = Update(torch.linspace(1, 3, len(run.store.theta)), 1, 1, {}, [])
+    for _ in range(3):
+        stores[0].apply(1, update, 0)
+    found = load_checkpoint(run.save(1_000))
+    state = {**found.state, "counters": stores[0].counters.tolist()}
+    optimizer = {"statistics": stores[0].statistics, "ages": torch.from_numpy(stores[0].ages), "target": torch.empty(0)}
+    restore_store(stores[1], dataclasses.replace(found, state=state, optimizer=optimizer))
+    stores[1].apply(1, update, 0)
+    torch.testing.assert_close(stores[1].theta, torch.full_like(stores[1].theta, -0.5))
 
 
 def test_what_is_not_there(run, tmp_path):

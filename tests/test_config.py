@@ -14,6 +14,7 @@ from asyncrl.config import Config
 from asyncrl.config_file import read_config, write_config
 from asyncrl.envs.make import opened_envs
 from asyncrl.errors import UserError
+from asyncrl.machine import available_cores
 from asyncrl.networks import make_network
 from asyncrl.presets import PRESETS, make_preset, preset_for
 from asyncrl.quantities import format_count, format_duration, parse_count, parse_number
@@ -370,9 +371,11 @@ def test_every_way_to_train_tells_the_preset_how_many_workers_there_are(tmp_path
     (tmp_path / "mine.toml").write_text("workers = 16\n")
     assert read_config(tmp_path / "mine.toml") == wanted
     assert starting_point(["ALE/Pong-v5", "--workers", "16"])[1] == wanted
+    other = starting_point(["--config", str(tmp_path / "mine.toml"), "--workers=2e1"])[1]
+    assert other == make_preset("fast", "a3c", 20)
     seen = []
     monkeypatch.setattr("asyncrl.run._train", lambda config, *_: seen.append(config))
     asyncrl.train("ALE/Pong-v5", workers=16, run_dir=tmp_path / "run")
     assert dataclasses.replace(seen[0], run_dir=None) == wanted
-    with pytest.raises(UserError, match="--workers is 'many': it must be a whole number"):
-        starting_point(["ALE/Pong-v5", "--workers=many"])
+    for words in (["--workers", "many"], ["--workers=0"], ["--workers", "--help"]):  # the parser has its say
+        assert starting_point(["ALE/Pong-v5", *words])[1].workers == available_cores()

@@ -7,16 +7,18 @@ from collections.abc import Callable
 import pytest
 
 from asyncrl import worker
+from asyncrl.arguments import parse
 from asyncrl.cli import main
 from asyncrl.config import Config
 from asyncrl.config_file import read_config
 from asyncrl.errors import UserError
-from asyncrl.presets import fast_preset, preset_for
+from asyncrl.presets import fast_preset, make_preset, preset_for
 from asyncrl.profile import profile_of
 from asyncrl.roofline import FLOORS, floors
 from asyncrl.spans import SPANS, Spans, time_learner_
 from asyncrl.speed import Speed, Window, measure_speed
 from asyncrl.start import fresh_start
+from asyncrl.starting import starting_point
 from asyncrl.store import ParameterStore, StoreSpec
 from asyncrl.tune import Trial, as_text, choose, command_of, try_out
 from asyncrl.worker import Learner, compute_update
@@ -168,7 +170,8 @@ def test_tune_proposes_what_train_accepts(tmp_path, capsys):
     ],
 )
 def test_tune_proposes_with_the_options_it_was_given(args, kept):
-    command = command_of(dataclasses.replace(CART, workers=2, envs_per_worker=4), None, args)
+    start = dataclasses.replace(CART, workers=2)
+    command = command_of(dataclasses.replace(start, envs_per_worker=4), None, args, start)
     assert command.partition(" train ")[2] == f"{kept} --workers=2 --envs-per-worker=4"
 
 
@@ -195,11 +198,24 @@ def test_tune_tries_workers_too_when_batches_take_their_half_of_the_time(tried):
 
 
 def test_tune_gives_many_workers_no_more_environments_than_their_preset(tried):
-    few = dataclasses.replace(CART, envs_per_worker=2)
-    assert tried(few, 16) == [(16, 2), (16, 1), (8, 1), (17, 1), (32, 1)]
-    four = dataclasses.replace(few, envs_per_worker=4)  # as somebody wants it
+    sixteen = make_preset("fast", workers=16)
+    assert tried(sixteen, 16) == [(16, 2), (16, 1), (8, 1), (17, 1), (32, 1)]
+    assert tried(make_preset("fast", workers=2), 16) == [(16, 2), (16, 1), (8, 1), (17, 1), (32, 1)]
+    four = dataclasses.replace(sixteen, envs_per_worker=4)  # as somebody wants it
     assert tried(four, 16) == [(16, 4), (16, 2), (16, 1), (8, 1), (17, 1), (32, 1)]
-    assert tried(dataclasses.replace(few, algo="a2c"), 16) == [(16, 8), (16, 4), (16, 16)]
+    for algo in ("a2c", "n-step-q"):  # of which the preset does not say so
+        assert tried(make_preset("fast", algo, 16), 16)[0] == (16, 8)
+
+
+def test_what_tune_proposes_in_words_is_what_it_writes():
+    start = make_preset("fast", workers=16)
+    half = dataclasses.replace(start, workers=8)
+    words = command_of(half, None, ["ALE/Pong-v5"], start).partition(" train ")[2].split()
+    _, config, rest = starting_point(words)
+    parsed = parse(Config, rest, "asyncrl train", config)
+    assert parsed == dataclasses.replace(half, env="ALE/Pong-v5")
+    given = ["ALE/Pong-v5", "--learning-rate", "0.1"]
+    assert command_of(half, None, given, start).count("--learning-rate") == 1
 
 
 def test_no_clocks_for_a_gpu(monkeypatch):

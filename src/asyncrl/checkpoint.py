@@ -28,7 +28,7 @@ from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
 from asyncrl.networks import Network, make_network
 from asyncrl.spaces_json import decode_space
-from asyncrl.store import ParameterStore
+from asyncrl.store import ParameterStore, adam_decays
 
 SCHEMA = 1
 KEPT = 3  # newest checkpoints that stay, beside the best
@@ -222,11 +222,22 @@ def restore_store(store: ParameterStore, checkpoint: Checkpoint) -> None:
         for owner in range(store.spec.owners):  # another number of workers: they take over each other's in turn
             store.statistics[owner].copy_(saved[owner % len(saved)])
             store.ages[owner] = ages[owner % len(ages)].long().numpy()
+            if store.config.optimizer == "adam":
+                _correct_bias_(store, owner, adam_decays(store.config, len(saved)))
         if min(counters.min(), store.ages.min()) < 0:
             raise ValueError("counters below 0")
         store.resume_counters(counters)
     except (KeyError, RuntimeError, ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
         raise UserError(f"{checkpoint.path} is damaged: {error}") from None
+
+
+def _correct_bias_(store: ParameterStore, owner: int, before: tuple[float, float]) -> None:
+    """Let moments that decayed by `before` mean the same with the decays of this store's number of workers."""
+    age = int(store.ages[owner, 0])
+    decays = zip(before, adam_decays(store.config, store.spec.owners), strict=True)
+    for moment, (old, new) in zip(store.statistics[owner], decays, strict=True):
+        if age > 0 and old != new:
+            moment.mul_((1 - new**age) / (1 - old**age))
 
 
 def versions() -> dict[str, str]:

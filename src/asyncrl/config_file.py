@@ -24,8 +24,12 @@ def write_config(path: Path, config: Config, provenance: dict[str, str]) -> None
         aside.unlink(missing_ok=True)
 
 
-def read_config(path: Path) -> Config:
+def read_config(path: Path, workers: int | None = None) -> Config:
     """Read what `write_config` wrote, or a hand-written file: fields left out are those of its preset.
+
+    Args:
+        path: of the file.
+        workers: instead of those that the file names: a preset depends on them.
 
     Raises:
         UserError: if the file is unreadable, names an unknown field or holds a wrong value.
@@ -37,6 +41,8 @@ def read_config(path: Path) -> Config:
     except (ValueError, RecursionError) as error:  # of its parser: also for 5,000 digits, and 5,000 brackets
         raise UserError(f"{path} is not valid TOML: {error}") from None
     values.pop("provenance", None)
+    if workers is not None:
+        values["workers"] = workers
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(Config)})
     if unknown:
         raise UserError(f"{path}: there is no setting {unknown[0]}")

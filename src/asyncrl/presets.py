@@ -16,7 +16,7 @@ from asyncrl.machine import available_cores
 
 
 def fast_preset() -> Config:
-    """Return the default: one worker per core, settings chosen by measured wall-clock time to a score (docs/log.md)."""
+    """Return the default, for up to four workers: settings chosen by measured time to a score (docs/log.md)."""
     return Config(
         workers=available_cores(),
         envs_per_worker=8,
@@ -184,13 +184,13 @@ _FOR_ONE_STEP: dict[PresetName, dict[str, Any]] = {
 _FOR_PICTURES: dict[PresetName, PresetName] = {"fast": "fast-pixels", "fast-continuous": "fast-continuous-pixels"}
 _FOR_VECTORS: dict[PresetName, PresetName] = {"fast": "fast-vector"}
 _FOR_CONTINUOUS: dict[PresetName, PresetName] = {"fast": "fast-continuous", "paper": "paper-continuous"}
-# The more steps others make between a worker's pull and its push, the less is learned from a frame: sixteen workers of
-# two games learn Pong with about as many frames as two workers of eight, of four or eight games with more.
+# Sixteen workers of two games each learn Pong from about as many frames as two workers of eight. With four each they
+# need more, with eight they had not begun when those had won; one each was no better than two, and no faster.
 MOST_GAMES = 32  # of all workers together, where each can have one
 _FOR_CROWDS: tuple[PresetName, ...] = ("fast", "fast-pixels")
 
 
-def make_preset(name: PresetName, algo: Algo = "a3c", workers: Any = None) -> Config:
+def make_preset(name: PresetName, algo: Algo = "a3c", workers: int | None = None) -> Config:
     """Return the preset `name` as it is for the method `algo`, with as many `workers` or its own number of them.
 
     Raises:
@@ -199,12 +199,17 @@ def make_preset(name: PresetName, algo: Algo = "a3c", workers: Any = None) -> Co
     config = dataclasses.replace(PRESETS[name](), algo=algo)
     if workers is not None:
         config = dataclasses.replace(config, workers=workers)
-    if algo == "a3c" and name in _FOR_CROWDS:
+    if most_games(config) is not None:
         config = _for_crowds(config)
     if config.is_actor_critic:
         return config
     one_step = _FOR_ONE_STEP.get(name, {}) if algo.startswith("one-step") else {}
     return dataclasses.replace(config, **_FOR_ACTION_VALUES.get(name, {}) | one_step)
+
+
+def most_games(config: Config) -> int | None:
+    """Return how many games the workers of a preset shall have in all, or None if it does not say."""
+    return MOST_GAMES if config.algo == "a3c" and config.preset in _FOR_CROWDS else None
 
 
 def _for_crowds(config: Config) -> Config:
@@ -219,7 +224,7 @@ def preset_for(
     env: str | None,
     algo: Algo = "a3c",
     env_options: str | Mapping[str, Any] = "",
-    workers: Any = None,
+    workers: int | None = None,
 ) -> Config:
     """Return the preset `name` as it is for `algo` in the world `env`, which is built once to see its spaces.
 

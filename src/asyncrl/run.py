@@ -70,7 +70,7 @@ def train(
             environment: lambdas and functions of notebooks too. Files keep only its name.
         preset: where the settings start from; "fast" and "paper" have settings of their own for continuous actions,
             and "fast" for observations that are no images.
-        config: to start from instead of a preset.
+        config: to start from instead of a preset; with other `workers` it stays as it is but for them.
         show: called twice a second with a `Progress`; without it a line is printed every ten seconds.
         announce: called with a line when something worth telling happens.
         **settings: fields of `Config`, such as `frames="10M"`. `network` may be a function that takes the

@@ -1,5 +1,6 @@
 """Where a verb that trains starts from: an environment with the preset or file that its command line names."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from asyncrl.config import Algo, Config
 from asyncrl.config_file import read_config
 from asyncrl.errors import UserError
 from asyncrl.presets import PRESETS, preset_for
+from asyncrl.quantities import parse_count
 from asyncrl.trust import require_repeated
 
 
@@ -30,8 +32,9 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
     if preset is not None and preset not in PRESETS:
         raise UserError(f"there is no preset {preset}: {', '.join(PRESETS)} are all")
     named, options = env or peek(rest, "--env"), peek(rest, "--env-options")
+    workers = _number_of_workers(peek(rest, "--workers"))
     if file is not None:
-        config = read_config(Path(file))
+        config = read_config(Path(file), workers)
         if options is not None or named not in (None, config.env):  # the file's are of its own environment
             config = dataclasses.replace(config, env_options=options or "")
         if named is None:
@@ -41,5 +44,13 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
         named = named or usual_env
         algo = peek(rest, "--algo")
         known = algo if algo in get_args(Algo) else "a3c"  # the parser will complain
-        config = preset_for(preset or "fast", named, known, options or "", peek(rest, "--workers"))  # type: ignore[arg-type]
+        config = preset_for(preset or "fast", named, known, options or "", workers)  # type: ignore[arg-type]
     return named, config if env is None else dataclasses.replace(config, env=env), rest
+
+
+def _number_of_workers(text: str | None) -> int | None:
+    """Return how many workers `text` says, or None for what the parser will refuse."""
+    with contextlib.suppress(ValueError):
+        number = parse_count(text or "")
+        return number if 1 <= number <= 1024 else None
+    return None

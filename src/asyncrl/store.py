@@ -218,6 +218,7 @@ class ParameterStore:
             case "momentum-sgd":
                 momentum_sgd_step_(self.theta, gradient, statistics[0], learning_rate=rate, decay=config.decay)
             case "adam" | "shared-adam":
+                decays = adam_decays(config, self.spec.owners)
                 adam_step_(
                     self.theta,
                     gradient,
@@ -225,19 +226,11 @@ class ParameterStore:
                     statistics[1],
                     step=int(self.ages[owner, 0]),
                     learning_rate=rate,
-                    momentum=config.momentum**self._ageing,
-                    decay=config.decay**self._ageing,
+                    momentum=decays[0],
+                    decay=decays[1],
                     epsilon=config.epsilon,
                     library=self._library,
                 )
-
-    @property
-    def _ageing(self) -> float:
-        """By what adam's moments age in an update: those that a worker has alone see others' updates only as time.
-
-        With decays per own update sixteen workers stay at -20 where two have learned Pong (docs/log.md).
-        """
-        return max(self.spec.num_workers / 2, 1.0) if self.spec.own_statistics else 1.0
 
     def _copy_target_at_crossing(self) -> None:
         # Paper: `T mod I_target == 0` can be stepped over, as T grows by whole rollouts of all workers: test for a
@@ -249,6 +242,15 @@ class ParameterStore:
 
     def _target_epoch(self) -> int:
         return self.total(Counter.FRAMES) // self.config.target_interval_frames
+
+
+def adam_decays(config: Config, owners: int) -> tuple[float, float]:
+    """Return beta1 and beta2 of one of `owners` sets of moments: each sees others' updates only as time that passes.
+
+    With decays per own update sixteen workers stay at -20 where two have learned Pong (docs/log.md).
+    """
+    updates = max(owners / 2, 1.0)
+    return config.momentum**updates, config.decay**updates
 
 
 def _num_bytes(shape: tuple[int, ...], dtype: type) -> int:

@@ -67,7 +67,7 @@ class ResumeArguments:
     max_time: float | None = None
     # Stop once an evaluation reaches this mean score.
     stop_at_score: float | None = None
-    # Another number of actor-learner processes.
+    # Another number of actor-learner processes; environments of each and learning rate stay.
     workers: int | None = None
     # Seconds between evaluations.
     eval_every: float | None = None

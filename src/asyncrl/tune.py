@@ -1,8 +1,8 @@
 """The verb `tune`: tries environments per worker and workers for about a minute, and proposes the best.
 
 What is measured is speed in frames, not learning: more environments per worker make larger and fewer updates. So the
-proposal is the smallest batch within a few percent of the fastest, never more than needed, and asynchronous workers get
-no more environments in all than the preset gives them: parameters that are staler than that teach less.
+proposal is the smallest batch within a few percent of the fastest, never more than needed, nor more environments in all
+than a preset wants where it says so: parameters that are staler than that teach less.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from asyncrl.arguments import parse, peek, program
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
 from asyncrl.machine import available_cores
-from asyncrl.presets import MOST_GAMES
+from asyncrl.presets import most_games
 from asyncrl.speed import Speed, measure_speed, trainable
 from asyncrl.start import fresh_start
 from asyncrl.trust import may_import
@@ -84,7 +84,7 @@ def tune_verb(args: Sequence[str]) -> int:
     proposal = dataclasses.replace(given.settings, workers=best.workers, envs_per_worker=best.envs_per_worker)
     if given.out is not None:
         write(given.out, proposal)
-    command = command_of(proposal, given.out, args)
+    command = command_of(proposal, given.out, args, given.settings)
     row = {"command": command, "proposal": vars(best), "trials": [vars(t) for t in trials]}
     print(json.dumps(row) if given.json else as_text(best, trials, command))
     return 0
@@ -119,9 +119,9 @@ def _batches(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[
 
 
 def _learns(config: Config, workers: int, batch: int) -> bool:
-    """Return whether the workers' parameters are not much staler than the preset's number of games makes them."""
-    most = max(MOST_GAMES, available_cores() * config.envs_per_worker)
-    return config.algo == "a2c" or batch == 1 or workers * batch <= most
+    """Return whether that many environments are not too many for the preset, or for what was asked for."""
+    most = most_games(config)
+    return most is None or batch == 1 or workers * batch <= max(most, config.workers * config.envs_per_worker)
 
 
 def _worker_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
@@ -151,12 +151,21 @@ def choose(trials: Sequence[Trial]) -> Trial:
     return min(near, key=lambda trial: (trial.environments, trial.workers))
 
 
-def command_of(config: Config, out: Path | None, args: Sequence[str]) -> str:
-    """Return the command that trains with the proposal: from the file, or with what `tune` was given."""
+def command_of(config: Config, out: Path | None, args: Sequence[str], start: Config) -> str:
+    """Return the command that trains with the proposal: from the file, or with what `tune` was given.
+
+    Args:
+        config: the proposal.
+        out: the file that holds it.
+        args: of the command line of `tune`.
+        start: what `tune` started from.
+    """
     if out is not None:
         again = f" --env {shlex.quote(config.env)}" if may_import(config) else ""
         return f"{program()} train --config {shlex.quote(str(out))}{again}"
     words = [*_passed_on(args), f"--workers={config.workers}", f"--envs-per-worker={config.envs_per_worker}"]
+    if config.workers != start.workers and peek(args, "--learning-rate") is None:
+        words.append(f"--learning-rate={config.learning_rate:.6g}")  # a preset's depends on the workers
     return f"{program()} train {shlex.join(words)}"
 
 
