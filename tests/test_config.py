@@ -352,7 +352,7 @@ def test_whole_episodes_are_written_as_none():
 def test_many_workers_of_fast_have_fewer_games_and_take_smaller_steps(workers, games):
     config = make_preset("fast", "a3c", workers)
     assert (config.workers, config.envs_per_worker) == (workers, games)
-    assert config.learning_rate == pytest.approx(1e-3 * math.sqrt(games / 8))
+    assert config.learning_rate == pytest.approx(1e-3 * math.sqrt(games / 8), rel=1e-2)
     alone = make_preset("fast", "a3c", 1)
     same = {"workers": 1, "envs_per_worker": 8, "learning_rate": alone.learning_rate}
     assert dataclasses.replace(config, **same) == alone

@@ -185,7 +185,7 @@ _FOR_PICTURES: dict[PresetName, PresetName] = {"fast": "fast-pixels", "fast-cont
 _FOR_VECTORS: dict[PresetName, PresetName] = {"fast": "fast-vector"}
 _FOR_CONTINUOUS: dict[PresetName, PresetName] = {"fast": "fast-continuous", "paper": "paper-continuous"}
 # Sixteen workers of two games each learn Pong from about as many frames as two workers of eight. With four each they
-# need more, with eight they had not begun when those had won; one each was no better than two, and no faster.
+# need more, with eight they had hardly begun when those had won; one each was no better than two, and no faster.
 MOST_GAMES = 32  # of all workers together, where each can have one
 _FOR_CROWDS: tuple[PresetName, ...] = ("fast", "fast-pixels")
 
@@ -216,7 +216,7 @@ def _for_crowds(config: Config) -> Config:
     """Return `config` with fewer games for each of many workers, and with smaller steps, as its updates are noisier."""
     games = max(min(config.envs_per_worker, MOST_GAMES // config.workers), 1)
     rate = config.learning_rate * math.sqrt(games / config.envs_per_worker)
-    return dataclasses.replace(config, envs_per_worker=games, learning_rate=rate)
+    return dataclasses.replace(config, envs_per_worker=games, learning_rate=float(f"{rate:.3g}"))
 
 
 def preset_for(
