@@ -63,8 +63,8 @@ class Config:
     # worker.
     seed: int = 0
 
-    # Actor-learner processes. The presets fast and fast-pixels for a3c give more than four fewer environments each, and
-    # a smaller learning rate.
+    # Actor-learner processes. With a3c the presets fast and fast-pixels give each of more than four fewer environments,
+    # and a smaller learning rate.
     workers: int = 2
     # Environments of each worker, stepped as one batch (B). The paper is 1.
     envs_per_worker: int = 8
@@ -145,8 +145,8 @@ class Config:
     learning_rate_scaling: Scaling = "none"
     # Decay of the squared gradients (alpha of section 4: 0.99; beta2 of adam), and of momentum-sgd.
     decay: float = 0.99
-    # Decay of adam's mean gradient (beta1); momentum-sgd has --decay. With adam and more than two workers, W, this and
-    # --decay are taken to the power W / 2: each worker's moments then forget as fast, counted in updates of all.
+    # Decay of adam's mean gradient (beta1); for momentum-sgd see --decay. With adam and more than two workers, W, this
+    # and --decay are taken to the power W / 2: each worker's moments then forget as fast, in updates of all.
     momentum: float = 0.9
     # Added to the squared gradients, inside RMSProp's root (outside Adam's). Paper: not printed; the authors use 0.1.
     epsilon: float = 0.1
