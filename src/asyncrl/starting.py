@@ -11,7 +11,6 @@ from asyncrl.config import Algo, Config
 from asyncrl.config_file import read_config
 from asyncrl.errors import UserError
 from asyncrl.presets import PRESETS, preset_for
-from asyncrl.quantities import parse_count
 from asyncrl.trust import require_repeated
 
 
@@ -50,7 +49,8 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
 
 def _number_of_workers(text: str | None) -> int | None:
     """Return how many workers `text` says, or None for what the parser will refuse."""
-    with contextlib.suppress(ValueError):
-        number = parse_count(text or "")
-        return number if 1 <= number <= 1024 else None
+    if text is None:
+        return None
+    with contextlib.suppress(UserError):
+        return Config(workers=text).workers  # type: ignore[arg-type]
     return None
