@@ -166,6 +166,39 @@ def test_our_own_worlds_need_no_repeating(tmp_path, capsys):
     assert main(["eval", str(path), "--episodes", "1"]) == 0
 
 
+def test_an_agent_plays_in_other_variants_of_its_world(tmp_path, capsys):
+    path = tmp_path / "run"
+    asyncrl.train(
+        "CartPole-v1", env_options="sutton_barto_reward=true", frames=500, workers=1, run_dir=path, announce=str
+    )
+    # Options of the user's own need no repeating of the environment's name; those of the run are gone then.
+    assert asyncrl.load(path, env_options={}).evaluate(1)[0].score > 0
+    assert asyncrl.load(path, env_options={"sutton_barto_reward": True}).evaluate(1)[0].score == -1
+    assert main(["eval", str(path), "--episodes", "1", "--env-options", "sutton_barto_reward=false"]) == 0
+    assert "CartPole-v1 with sutton_barto_reward=false after 5" in capsys.readouterr().out
+    assert main(["eval", str(path), "--episodes", "1", "--env-options", "gravity=3"]) == 2
+    assert "CartPole-v1 has no option gravity" in capsys.readouterr().err
+    assert read_config(path / "config.toml").env_options == "sutton_barto_reward=true"
+
+
+@pytest.mark.parametrize("verb", [["eval"], ["record", "film.mp4"]])
+def test_other_observations_are_refused(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asyncrl.train("asyncrl/Catch-v0", frames=200, workers=1, run_dir="run", announce=str)
+    verb, *rest = verb
+    assert main([verb, "run", *rest, "--env-options", "rows=7"]) == 2
+    assert "--env-options make asyncrl/Catch-v0 with another observation space" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_options_of_the_user_do_not_make_an_import_path_harmless(tmp_path, capsys):
+    env, path = "worlds:tiny", str(tmp_path / "run")
+    asyncrl.train(env, frames=200, workers=1, run_dir=path, announce=str)
+    for options, code in (([], 2), (["--env", env], 0)):
+        assert main(["eval", path, "--episodes", "1", "--env-options", "", *options]) == code
+    assert f"imports code ({env}): repeat it with --env {env}" in capsys.readouterr().err
+
+
 def test_the_preset_follows_the_spaces_that_options_make():
     def make_env(continuous):
         return gymnasium.make("asyncrl/Target-v0" if continuous else "asyncrl/Catch-v0")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from asyncrl.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, res
 from asyncrl.config import Config
 from asyncrl.config_file import read_config
 from asyncrl.envs.actions import ActionMap
-from asyncrl.errors import blaming
+from asyncrl.envs.make import is_import_path, opened_envs
+from asyncrl.errors import UserError, blaming
 from asyncrl.evaluate import Mode, Player, evaluate
 from asyncrl.networks import Network
 from asyncrl.rollout import Episode
-from asyncrl.spaces_json import decode_space
+from asyncrl.spaces_json import decode_space, other_space
 from asyncrl.trust import repeat, require_repeated
 
 
@@ -29,13 +30,23 @@ class Agent:
         network: with its parameters.
         checkpoint: where they come from.
         env: the environment as the user repeated it, where `may_import` (trust.py) wants that before it is built.
+        env_options: that the user wants it made with instead of those of its run; None keeps those.
     """
 
-    def __init__(self, config: Config, network: Network, checkpoint: Checkpoint, env: str | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        checkpoint: Checkpoint,
+        env: str | None,
+        env_options: str | Mapping[str, Any] | None = None,
+    ) -> None:
         self.config = config
+        if env_options is not None:
+            self.config = dataclasses.replace(config, env_options=env_options)  # type: ignore[arg-type]
         self.network = network
         self.checkpoint = checkpoint
-        self.repeated_env = env
+        self._repeated_env, self._has_other_options = env, env_options is not None
         self._player: Player | None = None
 
     @functools.cached_property
@@ -57,6 +68,22 @@ class Agent:
         if self._player is not None:
             self._player.forget(np.ones(1, bool))
 
+    def require_playable(self) -> None:
+        """Check that its environment may be made and is one it can play.
+
+        Raises:
+            UserError: if making it may import code and the user has not repeated its name, or if the user's options
+                make one with other observations or actions.
+        """
+        env, own_options = self.config.env, self._has_other_options
+        repeated = env if own_options and not is_import_path(env) else self._repeated_env
+        require_repeated(self.config, repeated)
+        if own_options:
+            with opened_envs(self.config, 1) as envs:
+                name = other_space((envs.observation_space, envs.action_space), self.checkpoint.state["spaces"])
+            if name is not None:
+                raise UserError(f"--env-options make {env} with another {name} space than the agent was trained with")
+
     def evaluate(
         self, episodes: int = 30, *, mode: Mode = "sampled", seed: int = 0, sticky: bool | None = None
     ) -> list[Episode]:
@@ -71,7 +98,7 @@ class Agent:
         Raises:
             UserError: if the environment cannot be made or fails.
         """
-        require_repeated(self.config, self.repeated_env)
+        self.require_playable()
         config = self.config if sticky is None else dataclasses.replace(self.config, sticky=sticky)
         with blaming(f"{config.env} failed"):
             return evaluate(config, self.network, episodes=episodes, mode=mode, seed=seed)
@@ -83,6 +110,7 @@ def load(
     *,
     env: str | Callable[..., Any] | None = None,
     network: Callable[..., Any] | None = None,
+    env_options: str | Mapping[str, Any] | None = None,
 ) -> Agent:
     """Return the agent of a run, or of one of its checkpoints.
 
@@ -92,10 +120,12 @@ def load(
         env: repeats the run's environment if that is an import path, a function, or not ours and made with options, and
             the agent is to be evaluated.
         network: repeats the run's network if that is a function.
+        env_options: to play in another variant of the run's environment: what to make it with instead, as a dictionary
+            or as `--env-options` has it. Its observations and actions must be the same.
 
     Raises:
         UserError: if it is missing, damaged, or of another game than its run says.
     """
     found = load_checkpoint(find_checkpoint(Path(path), checkpoint))
     config = repeat(read_config(found.path.parent.parent / "config.toml"), env, network)
-    return Agent(config, restore_network(config, found), found, None if env is None else config.env)
+    return Agent(config, restore_network(config, found), found, None if env is None else config.env, env_options)

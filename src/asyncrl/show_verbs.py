@@ -33,6 +33,8 @@ class EvalArguments:
     seed: int = 0
     # Repeats the run's environment, if that is an import path, or made with options and not ours.
     env: str | None = None
+    # What to make the environment with instead of the run's own options, as NAME=VALUE,NAME=VALUE; "" for none.
+    env_options: str | None = None
     # Report in JSON.
     json: bool = False
 
@@ -55,13 +57,14 @@ def eval_verb(args: Sequence[str]) -> int:
     from asyncrl.journals import json_line
 
     _check_seed(given.seed)
-    agent = load(run, given.checkpoint, env=given.env)
+    agent = load(run, given.checkpoint, env=given.env, env_options=given.env_options)
     sticky = True if given.sticky else None
     with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
         episodes = agent.evaluate(given.episodes, mode=mode, seed=given.seed, sticky=sticky)
     scores = [episode.score for episode in episodes]
     row = {
         "env": agent.config.env,
+        "env_options": agent.config.env_options,
         "frames": agent.checkpoint.state["frames"],
         "mode": mode,
         "sticky": given.sticky or agent.config.sticky,
@@ -75,8 +78,9 @@ def eval_verb(args: Sequence[str]) -> int:
     if given.json:
         print(json_line(row))
     else:
+        variant = f" with {given.env_options}" if given.env_options else ""  # never the run's, a stranger's text
         print(
-            f"{row['env']} after {row['frames']:,} frames, {mode}{', sticky' if row['sticky'] else ''}: "
+            f"{row['env']}{variant} after {row['frames']:,} frames, {mode}{', sticky' if row['sticky'] else ''}: "
             f"{row['mean']:.2f} +- {row['deviation']:.2f} over {len(scores)} episodes "
             f"({row['min']:g} to {row['max']:g})"
         )
@@ -95,6 +99,8 @@ class RecordArguments:
     seed: int = 0
     # Repeats the run's environment, if that is an import path, or made with options and not ours.
     env: str | None = None
+    # What to make the environment with instead of the run's own options, as NAME=VALUE,NAME=VALUE; "" for none.
+    env_options: str | None = None
     # Report in JSON.
     json: bool = False
 
@@ -110,7 +116,7 @@ def record_verb(args: Sequence[str]) -> int:
     from asyncrl.video import record
 
     _check_seed(given.seed)
-    agent = load(run, given.checkpoint, env=given.env)
+    agent = load(run, given.checkpoint, env=given.env, env_options=given.env_options)
     with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
         mode: Mode = "greedy" if given.greedy else "sampled"
         episode = record(agent, Path(out), mode=mode, seed=given.seed, announce=print)

@@ -38,6 +38,12 @@ def decode_space(description: Any) -> spaces.Space:
         raise UserError(f"the checkpoint's spaces cannot be read: {error}") from None
 
 
+def other_space(theirs: tuple[spaces.Space, spaces.Space], described: dict[str, Any]) -> str | None:
+    """Return which of an environment's two spaces, "observation" or "action", is not as `described`, if one is not."""
+    pairs = zip(("observation", "action"), theirs, strict=True)
+    return next((name for name, space in pairs if encode_space(space) != described[name]), None)
+
+
 def _compact(bound: np.ndarray) -> Any:
     first = bound.flat[0].item()
     return str(first) if bound.size and (bound == first).all() else [str(x) for x in bound.ravel().tolist()]

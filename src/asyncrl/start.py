@@ -17,7 +17,7 @@ from asyncrl.images import is_image
 from asyncrl.inputs import InputStatistics, statistics_of, sums_of
 from asyncrl.machine import available_cores
 from asyncrl.networks import Network, make_network
-from asyncrl.spaces_json import encode_space
+from asyncrl.spaces_json import other_space
 
 RANDOM_ENVS, RANDOM_STEPS = 8, 200  # environments, and steps of each
 # A game takes 0.2 s to build and reset, and two that go on are as varied as eight that have just begun (docs/log.md).
@@ -56,13 +56,12 @@ def restored_start(config: Config, checkpoint: Checkpoint) -> Start:
         UserError: if it is not of this network, or the environment has become another one.
     """
     with opened_envs(config, 1) as envs:
-        network = restore_network(config, checkpoint)
-        for name, space in (("observation", envs.observation_space), ("action", envs.action_space)):
-            if encode_space(space) != checkpoint.state["spaces"][name]:
-                raise UserError(f"{config.env} has another {name} space now than in {checkpoint.path}: train anew")
+        network, spaces_ = restore_network(config, checkpoint), (envs.observation_space, envs.action_space)
+        if (name := other_space(spaces_, checkpoint.state["spaces"])) is not None:
+            raise UserError(f"{config.env} has another {name} space now than in {checkpoint.path}: train anew")
         statistics = input_statistics(config, checkpoint)
         sums = _input_sums(checkpoint, math.prod(envs.observation_space.shape or ()))
-        return Start((envs.observation_space, envs.action_space), network, statistics, sums)
+        return Start(spaces_, network, statistics, sums)
 
 
 def _input_sums(checkpoint: Checkpoint, size: int) -> np.ndarray | None:

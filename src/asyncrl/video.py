@@ -16,7 +16,6 @@ from asyncrl.envs.make import is_atari, make_filmed_env
 from asyncrl.errors import UserError, blaming, require_place
 from asyncrl.evaluate import Mode, Player, single_threaded
 from asyncrl.rollout import Episode
-from asyncrl.trust import require_repeated
 
 FRAMES_PER_SECOND = 30.0  # of a film, about: where more steps than these make a second, some are left out
 MIN_HEIGHT = 420  # pixels; smaller pictures are enlarged by whole factors
@@ -53,7 +52,7 @@ def record(
     Raises:
         UserError: if the path cannot be written, the video extra is missing, or the world renders no pictures.
     """
-    require_repeated(agent.config, agent.repeated_env)
+    agent.require_playable()
     if path.suffix != ".mp4":
         raise UserError(f"{path} must end in .mp4")
     require_place(path)
