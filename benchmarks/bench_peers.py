@@ -6,18 +6,21 @@ settings of a pilot round go on. What cannot run stands in the table with the re
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
-from contenders import make_ceilings
+from contenders import Contender, make_ceilings
+from kept_rounds import keep_round, open_rounds
 from outcome import make_result, prepare, save
 from peer_contenders import PAIRS, make_peer_contenders
 from report import print_report
-from rounds import Rounds, Rules, say
+from rounds import HERE, Rounds, Rules, say
 
+from asyncrl.errors import UserError
 from asyncrl.machine import available_cores
 from asyncrl.presets import make_preset
 
@@ -50,17 +53,23 @@ class Arguments:
     json: bool = False
     # Keep the results in benchmarks/results/.
     save: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    # Keep each round in benchmarks/results/ as it ends, and go on after those that are kept there.
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
 def main() -> int:
     """Measure one game after the other, report."""
     args = tyro.cli(Arguments, description=__doc__)
     prepare("bench-peers")
-    for game in args.games:
-        result = measure(args, game)
-        print(json.dumps(result)) if args.json else print_report(result)
-        if args.save:
-            say(f"kept in {save(result, f'-peers-{game}')}")
+    try:
+        for game in args.games:
+            result = measure(args, game)
+            print(json.dumps(result)) if args.json else print_report(result)
+            if args.save:
+                say(f"kept in {save(result, f'-peers-{game}')}")
+    except UserError as mistake:
+        say(f"bench-peers: {mistake}")
+        return 2
     return 0
 
 
@@ -71,10 +80,21 @@ def measure(args: Arguments, game: str) -> dict:
     contenders = make_peer_contenders(args, env, network, say)
     if network == "conv2013":  # the network whose cheapest pass we know
         contenders += make_ceilings(args, env)
-    rounds = Rounds(contenders, Rules(count, args.quiet, args.repeats))
+    rules = Rules(count, args.quiet, args.repeats)
+    rounds = resumed(args, game, contenders, rules) if args.resume else Rounds(contenders, rules)
     rounds.run()
     settings = {**dataclasses.asdict(args), "rounds": count, "env": env, "network": network}
     return make_result(rounds, f"{env}, {network}", settings, args.workers, PAIRS)
+
+
+def resumed(args: Arguments, game: str, contenders: list[Contender], rules: Rules) -> Rounds:
+    """Return rounds that go on after those kept of this game, and are kept."""
+    path = HERE / "results" / f"rounds-{game}.jsonl"
+    how = ("seconds", "warmup", "workers", "envs_per_worker", "quiet", "only")
+    subject = {"game": GAMES[game][:2], **{name: getattr(args, name) for name in how}}
+    rows = open_rounds(path, subject)
+    say(f"rounds of {game} are kept in {path}, where {len({row.round for row in rows})} are")
+    return Rounds(contenders, rules, rows, functools.partial(keep_round, path))
 
 
 if __name__ == "__main__":

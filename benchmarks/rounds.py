@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,24 +48,42 @@ class Rounds:
     """All measurements of a benchmark, and why contenders failed.
 
     A contender that fails once is out; the reason stays for the table.
+
+    Args:
+        contenders: all of them.
+        rules: of the rounds.
+        rows: measurements of rounds that ended earlier, which are not run again.
+        keep: called with the measurements of each round that ends.
     """
 
-    def __init__(self, contenders: list[Contender], rules: Rules) -> None:
-        self.contenders, self.rules = contenders, rules
-        self.rows: list[Row] = []
+    def __init__(
+        self,
+        contenders: list[Contender],
+        rules: Rules,
+        rows: Iterable[Row] = (),
+        keep: Callable[[list[Row]], None] = lambda _: None,
+    ) -> None:
+        self.contenders, self.rules, self._keep = contenders, rules, keep
+        self.rows = list(rows)
+        self._ended = {row.round for row in self.rows}
         self.failures = {c.name: c.failure for c in contenders if c.failure is not None}
 
     def run(self) -> None:
         """Measure every contender once as a pilot, then those near the best of their group in each round."""
         runners = self.contenders
         if len({c.group for c in runners}) < len(runners):
-            for contender in runners:
-                self._measure_quietly(contender, 0)
+            self._run_round(0, runners)
             runners = [c for c in runners if self._is_near_best(c)]
         for number in range(1, self.rules.rounds + 1):
             # Every other round goes backwards, so that nobody always runs after the same one.
-            for contender in runners if number % 2 else reversed(runners):
-                self._measure_quietly(contender, number)
+            self._run_round(number, runners if number % 2 else runners[::-1])
+
+    def _run_round(self, number: int, runners: list[Contender]) -> None:
+        if number in self._ended:
+            return
+        for contender in runners:
+            self._measure_quietly(contender, number)
+        self._keep([row for row in self.rows if row.round == number])
 
     def _is_near_best(self, contender: Contender) -> bool:
         """Return whether its pilot is near the best of its group, or none of its pilots was quiet."""

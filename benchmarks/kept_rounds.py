@@ -1,0 +1,51 @@
+"""Rounds that outlast a sitting: each is written down as it ends, and a later sitting goes on after the last.
+
+A file of JSON lines: what is measured and how, then one line a round with all its measurements. A round that is cut
+off leaves none and begins anew, so that the ratios within a round are never of two sittings.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from meter import Measurement
+from rounds import Row
+
+from asyncrl.errors import UserError
+
+
+def open_rounds(path: Path, subject: dict[str, Any]) -> list[Row]:
+    """Return the measurements kept in `path`, none for a new file.
+
+    Args:
+        path: of the file; a new one begins with `subject`.
+        subject: what is measured and how.
+
+    Raises:
+        UserError: if the file is of another subject, or none of ours.
+    """
+    subject = json.loads(json.dumps(subject))
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _append(path, subject)
+        return []
+    try:
+        first, *rounds = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [Row(**{**row, "measurement": Measurement(**row["measurement"])}) for kept in rounds for row in kept]
+        differing = [name for name in subject if first.get(name) != subject[name]]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove it to begin anew") from None
+    if differing:
+        raise UserError(f"{path} was measured with another {' and '.join(differing)}: remove it to begin anew")
+    return rows
+
+
+def keep_round(path: Path, rows: list[Row]) -> None:
+    """Add a round that has ended to the file."""
+    _append(path, [dataclasses.asdict(row) for row in rows])
+
+
+def _append(path: Path, line: Any) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
