@@ -30,7 +30,7 @@ def make_run(folder: Path, scores: list[float], evaluations: int = 0, seed: int 
 def test_the_curve_is_the_mean_of_the_last_hundred(tmp_path):
     scores = np.random.default_rng(0).normal(size=250).tolist()
     curve = _curves(make_run(tmp_path / "run", scores), by_epsilon=False)[""]
-    expected = [np.mean(scores[max(0, i - 99) : i + 1]) for i in range(250)]
+    expected = [np.mean(scores[max(0, i - 99) : i + 1]) for i in range(19, 250)]  # no mean of less than twenty
     np.testing.assert_allclose(curve["score"], expected)
     assert curve["frames"][-1] == 249_000
 
@@ -63,7 +63,8 @@ def test_curves_by_final_epsilon(tmp_path):
     (run / "episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     curves = _curves(run, by_epsilon=True)
     assert list(curves) == [", epsilon 0.1", ", epsilon 0.5"]
-    assert [(len(curve["score"]), curve["score"][-1]) for curve in curves.values()] == [(40, 5.0), (40, 6.0)]
+    assert [(len(curve["score"]), curve["score"][-1]) for curve in curves.values()] == [(11, 5.0), (11, 6.0)]
+    assert curves[", epsilon 0.1"]["frames"].tolist() == list(range(9, 20))  # of two that end together, the later mean
     plot_runs([run], tmp_path / "x.png", by_epsilon=True)
     assert (tmp_path / "x.png").exists()
     with pytest.raises(UserError, match="other has episodes without a final epsilon: --by-epsilon is for Q methods"):

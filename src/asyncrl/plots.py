@@ -13,6 +13,7 @@ from asyncrl.metrics import RECENT_EPISODES
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
 LABEL_LENGTH = 70  # characters; two longer ones do not stand side by side
+FEWEST_EPISODES = 20  # of a mean that is drawn, where a run has twice as many: the mean of the first few leaps about
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -56,13 +57,15 @@ def _draw(drawings: list[_Drawing], out: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.8), sharey=True, layout="constrained")
+    most = max(curve["frames"][-1] for drawing in drawings for curve in drawing.curves.values())
+    unit, frames_per_unit = ("millions", 1e6) if most >= 1e6 else ("thousands", 1e3)
     for (label, curves, dots), colour in zip(drawings, itertools.cycle(_COLOURS)):
-        for axis, column, scale in ((axes[0], "frames", 1e6), (axes[1], "seconds", 60.0)):
+        for axis, column, scale in ((axes[0], "frames", frames_per_unit), (axes[1], "seconds", 60.0)):
             for (what, curve), style in zip(curves.items(), itertools.cycle(_STYLES)):
                 axis.plot(curve[column] / scale, curve["score"], style, color=colour, label=label + what, linewidth=1.6)
             if len(dots["score"]):
                 axis.plot(dots[column] / scale, dots["score"], "o", color=colour, markersize=5, markeredgecolor="white")
-    axes[0].set(xlabel="environment frames (millions)", ylabel=f"score (mean of {RECENT_EPISODES}; dots: evaluated)")
+    axes[0].set(xlabel=f"environment frames ({unit})", ylabel=f"score (mean of {RECENT_EPISODES}; dots: evaluated)")
     axes[1].set(xlabel="wall-clock minutes")
     for axis in axes:
         axis.grid(alpha=0.25)
@@ -108,11 +111,14 @@ def _curve(episodes: list[dict]) -> dict[str, np.ndarray]:
     sums = np.cumsum(np.insert(scores, 0, 0.0))
     window = np.minimum(np.arange(1, len(scores) + 1), RECENT_EPISODES)
     ends = np.arange(1, len(scores) + 1)
-    return {
+    curve = {
         "frames": np.array([row["at_frames"] for row in episodes]),
         "seconds": np.array([row["at_seconds"] for row in episodes]),
         "score": (sums[ends] - sums[ends - window]) / window,
     }
+    drawn = window >= min(FEWEST_EPISODES, len(scores) // 2)
+    drawn[:-1] &= curve["frames"][1:] != curve["frames"][:-1]  # where several end at once, the mean after all of them
+    return {name: values[drawn] for name, values in curve.items()}
 
 
 def _evaluations(run: Path) -> dict[str, np.ndarray]:
