@@ -14,8 +14,10 @@ from types import SimpleNamespace
 import pytest
 
 from asyncrl import show_verbs
-from asyncrl.arguments import program
+from asyncrl.arguments import parse, program
 from asyncrl.cli import main
+from asyncrl.config import Config
+from asyncrl.presets import make_preset
 from asyncrl.train_verbs import _further
 
 TESTS = Path(__file__).parent
@@ -268,6 +270,17 @@ def test_help_names_every_option_with_default_and_unit(capsys, verb):
     if verb == "train":
         for told in ("environment frames", "seconds", "supplement 8", "section 5.1", "Seed of"):
             assert told in flat
+
+
+def test_a_setting_that_is_on_or_off_has_both_forms():
+    fast = make_preset("fast")
+    assert fast.standardize_inputs and not fast.sticky
+    for words, switches in (
+        (["--standardize-inputs", "--no-sticky"], (True, False)),
+        (["--no-standardize-inputs", "--sticky"], (False, True)),
+    ):
+        config = parse(Config, words, "x", fast)
+        assert (config.standardize_inputs, config.sticky) == switches
 
 
 def test_help_shows_the_preset_that_is_asked_for(capsys):

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -17,6 +17,7 @@ from asyncrl.errors import UserError
 from asyncrl.quantities import parse_count, parse_number
 
 Arguments = TypeVar("Arguments")
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]  # a switch that is off; settings have a --no- form too
 
 _registry = tyro.constructors.ConstructorRegistry()
 
@@ -90,7 +91,6 @@ def parse(
                 prog=f"{prog} {first}".rstrip(),
                 registry=_registry,
                 default=tyro.MISSING if default is None else default,
-                config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as end:
         if end.code == 0:

@@ -92,14 +92,14 @@ class Config:
 
     # Atari: repeat the previous action with probability 0.25 (the paper has no sticky actions).
     sticky: bool = False
-    # Let returns end where a life is lost; the game goes on. Paper: not stated; the authors' Atari code does.
+    # Whether returns end where a life is lost (the game goes on). Paper: not stated; the authors' Atari code does.
     life_loss_ends: bool = True
     # Clip rewards to [-1, 1] in the learner (scores stay raw): auto means on Atari only.
     clip_rewards: Literal["auto", "on", "off"] = "auto"
     # What the learner multiplies rewards by, after clipping (scores stay raw): values should be a few units (not in the
     # paper).
     reward_scale: float = 1.0
-    # Bootstrap from the true final observation where an episode was cut by a time limit.
+    # Whether to bootstrap from the true final observation where a time limit cut an episode.
     bootstrap_on_truncation: bool = True
 
     # Steps of each environment per update (t_max, I_AsyncUpdate; supplement 8: 5); none: an update per episode.
@@ -118,7 +118,7 @@ class Config:
     # Network: conv2013 (16-32-256, supplement 8), conv2015 (32-64-64-512, section 5.1), conv-small (16-128), mlp
     # (64-64), mlp200 (supplement 9), or auto by observation. From Python also a function that makes one's own torso.
     network: NetworkName = "auto"
-    # Let policy and value share no layer (a3c; supplement 9: continuous control).
+    # Whether policy and value share no layer (a3c; supplement 9: continuous control).
     separate_networks: bool = False
     # Variance of continuous actions: spherical, one for all dimensions (supplement 9), or one per-dimension.
     policy_variance: Literal["spherical", "per-dimension"] = "spherical"
@@ -128,8 +128,8 @@ class Config:
     policy_mean: Literal["linear", "tanh"] = "linear"
     # Initial weights: torch (uniform +-1/sqrt(fan-in), as the authors' Torch) or orthogonal.
     initialization: Initialization = "torch"
-    # Centre and scale the inputs (not in the paper): images by their mean and deviation in random play, measured once;
-    # vectors by the mean and deviation of each number in all that the workers have seen so far.
+    # Whether to centre and scale the inputs (not in the paper): images by their mean and deviation in random play,
+    # measured once; vectors by the mean and deviation of each number in all that the workers have seen so far.
     standardize_inputs: bool = False
     # Cells of the LSTM core (section 5.1: 256).
     lstm_size: int = 256

@@ -65,7 +65,7 @@ def bench_verb(args: Sequence[str]) -> int:
     """Measure training speed."""
     import tyro
 
-    from asyncrl.arguments import parse
+    from asyncrl.arguments import Flag, parse
     from asyncrl.starting import starting_point
 
     _, start, rest = starting_point(args, "ALE/Pong-v5")
@@ -78,7 +78,7 @@ def bench_verb(args: Sequence[str]) -> int:
         # A TOML file to start from, such as the config.toml of a run.
         config: Path | None = None
         # Also tell where each microsecond of an agent step goes, and draw it.
-        profile: bool = False
+        profile: Flag = False
         # The picture that --profile draws.
         out: Path = Path("profile.png")
         # Seconds to measure, after the warm-up.
@@ -86,7 +86,7 @@ def bench_verb(args: Sequence[str]) -> int:
         # Seconds of warm-up.
         warmup: float = 3.0
         # Report in JSON.
-        json: bool = False
+        json: Flag = False
 
     given = parse(Bench, rest, "asyncrl bench", Bench(start), first="[ENV]")
     if not given.seconds > 0 or not given.warmup >= 0:

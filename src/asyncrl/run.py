@@ -69,8 +69,8 @@ def train(
         env: Gymnasium id such as "ALE/Pong-v5", an import path "package.module:function", or a function that makes an
             environment: lambdas and functions of notebooks too. Files keep only its name.
         preset: where the settings start from; "fast" and "paper" have settings of their own for continuous actions,
-            and "fast" for observations that are no images.
-        config: to start from instead of a preset; with other `workers` it stays as it is but for them.
+            and "fast" for images of other worlds than Atari and for observations that are no images.
+        config: to start from instead of a preset. Another number of `workers` changes nothing else in it.
         show: called twice a second with a `Progress`; without it a line is printed every ten seconds.
         announce: called with a line when something worth telling happens.
         **settings: fields of `Config`, such as `frames="10M"`. `network` may be a function that takes the
@@ -113,7 +113,8 @@ def resume(
         network: must repeat the run's network if that is a function.
         show: as in `train`.
         announce: as in `train`.
-        **settings: fields that may change on the way: frames, max_time, stop_at_score, workers and intervals.
+        **settings: fields that may change on the way: frames, max_time, stop_at_score, workers, checkpoint_every,
+            eval_every and eval_episodes.
 
     Raises:
         UserError: if there is nothing to resume or a setting may not change.

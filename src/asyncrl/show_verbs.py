@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Annotated, Literal
 
-from asyncrl.arguments import parse, run_argument, split_positional
+from asyncrl.arguments import Flag, parse, run_argument, split_positional
 from asyncrl.errors import UserError
 
 Mode = Literal["sampled", "greedy"]
@@ -22,21 +22,22 @@ class EvalArguments:
     # How many.
     episodes: int = 30
     # Take the likeliest action, always.
-    greedy: bool = False
+    greedy: Flag = False
     # Draw actions from the policy (Q methods: a random one with probability 0.01); the default.
-    sampled: bool = False
+    sampled: Flag = False
     # Atari: sticky actions, whatever the run was trained with.
-    sticky: bool = False
+    sticky: Flag = False
     # The checkpoint to play.
     checkpoint: Literal["latest", "best"] = "latest"
     # Of environments and draws, 0 to 2147483647.
     seed: int = 0
-    # Repeats the run's environment, if that is an import path, or made with options and not ours.
+    # The run's environment again, as leave to make it: wanted where that may import code (it is an import path, or made
+    # with options and not of asyncrl).
     env: str | None = None
     # What to make the environment with instead of the run's own options, as NAME=VALUE,NAME=VALUE; "" for none.
     env_options: str | None = None
     # Report in JSON.
-    json: bool = False
+    json: Flag = False
 
     @property
     def mode(self) -> Mode:
@@ -92,17 +93,18 @@ class RecordArguments:
     """Film one episode of a trained agent."""
 
     # Take the likeliest action instead of drawing from the policy.
-    greedy: bool = False
+    greedy: Flag = False
     # The checkpoint to play.
     checkpoint: Literal["latest", "best"] = "latest"
     # Of environment and draws, 0 to 2147483647.
     seed: int = 0
-    # Repeats the run's environment, if that is an import path, or made with options and not ours.
+    # The run's environment again, as leave to make it: wanted where that may import code (it is an import path, or made
+    # with options and not of asyncrl).
     env: str | None = None
     # What to make the environment with instead of the run's own options, as NAME=VALUE,NAME=VALUE; "" for none.
     env_options: str | None = None
     # Report in JSON.
-    json: bool = False
+    json: Flag = False
 
 
 def record_verb(args: Sequence[str]) -> int:
@@ -134,9 +136,9 @@ class PlotArguments:
     # The picture to write.
     out: Annotated[Path, "png"] = Path("curves.png")
     # Q methods: draw a curve for each final epsilon of the environments.
-    by_epsilon: bool = False
+    by_epsilon: Flag = False
     # Report in JSON.
-    json: bool = False
+    json: Flag = False
 
 
 def plot_verb(args: Sequence[str]) -> int:

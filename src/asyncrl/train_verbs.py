@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asyncrl.arguments import parse, peek, program, run_argument
+from asyncrl.arguments import Flag, parse, peek, program, run_argument
 from asyncrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def train_verb(args: Sequence[str]) -> int:
         # A TOML file to start from, such as the config.toml of another run.
         config: Path | None = None
         # Report in JSON, one object a line.
-        json: bool = False
+        json: Flag = False
 
     env, start, rest = starting_point(args)
     given = parse(Train, rest, "asyncrl train", Train(start), first="ENV")
@@ -71,10 +71,11 @@ class ResumeArguments:
     workers: int | None = None
     # Seconds between evaluations.
     eval_every: float | None = None
-    # Repeats the run's environment, if that is an import path, or made with options and not ours.
+    # The run's environment again, as leave to make it: wanted where that may import code (it is an import path, or made
+    # with options and not of asyncrl).
     env: str | None = None
     # Report in JSON, one object a line.
-    json: bool = False
+    json: Flag = False
 
 
 def _report(run: "Run", as_json: bool) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asyncrl.a2c import threads_of
-from asyncrl.arguments import parse, peek, program
+from asyncrl.arguments import Flag, parse, peek, program
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
 from asyncrl.machine import available_cores
@@ -69,7 +69,7 @@ def tune_verb(args: Sequence[str]) -> int:
         # A file to write the proposal to, as train takes it.
         out: Path | None = None
         # Report in JSON.
-        json: bool = False
+        json: Flag = False
 
     given = parse(Tune, rest, "asyncrl tune", Tune(start), first="ENV")
     if env is None and peek(rest, "--config") is None and not {"--help", "-h"} & set(rest):

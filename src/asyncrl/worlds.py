@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from asyncrl.arguments import parse
+from asyncrl.arguments import Flag, parse
 from asyncrl.envs.mujoco.gl import APT_COMMAND as OPENGL_COMMAND
 from asyncrl.envs.mujoco.gl import INSTALL_COMMAND as MUJOCO_COMMAND
 from asyncrl.envs.mujoco.gl import find_backend, why_not_wished
@@ -146,7 +146,7 @@ class EnvsArguments:
     """List the worlds: what is installed, and the command that installs what is missing."""
 
     # Report in JSON, a world a line, with all of its ids.
-    json: bool = False
+    json: Flag = False
 
 
 def envs_verb(args: Sequence[str]) -> int:
