@@ -1,6 +1,7 @@
 """Checkpoints: whole or not there, refused when damaged, and never a way to run code."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import pickle
@@ -19,21 +20,14 @@ from safetensors.torch import load_file, save_file
 
 import asyncrl
 from asyncrl import checkpoint as files
-from asyncrl.checkpoint import (
-    find_checkpoint,
-    load_checkpoint,
-    point_to,
-    prune,
-    restore_network,
-    restore_store,
-    save_checkpoint,
-)
+from asyncrl.checkpoint import load_checkpoint, restore_network, restore_store, save_checkpoint
 from asyncrl.cli import main
 from asyncrl.config import Config
 from asyncrl.config_file import write_config
 from asyncrl.errors import UserError
 from asyncrl.flat import flatten_parameters_
 from asyncrl.networks import make_network
+from asyncrl.pointers import find_checkpoint, point_to, prune
 from asyncrl.spaces_json import decode_space, encode_space
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 from asyncrl.worker import Update
@@ -277,9 +271,7 @@ def test_what_is_no_finite_number_is_refused(run, name, junk):
     tamper(path, name, lambda tensors: tensors)
     load_checkpoint(path)
     tamper(path, name, lambda tensors: {key: with_first(x, junk) for key, x in tensors.items()})
-    assert_refused(path, "no finite number")
-    with pytest.raises(UserError, match="no finite number"):
-        load_checkpoint(path)
+    assert_refused(path, f"{name} is damaged: it holds what is no finite number")
 
 
 def test_squares_below_zero_are_refused(run):
@@ -384,6 +376,26 @@ def test_a_run_that_was_copied_without_its_links_goes_on(run, tmp_path):
     assert sorted(p.name for p in run.checkpoints.iterdir()) == ["1000", "2000", "latest"]
 
 
+def test_a_file_system_without_links_has_files_with_names(run, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", fail)
+    for frames in (1_000, 2_000, 3_000, 4_000, 5_000):
+        run.save(frames, "best" if frames == 1_000 else "latest")
+    prune(run.checkpoints)
+    assert (find_checkpoint(run.path).name, find_checkpoint(run.path, "best").name) == ("5000", "1000")
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["1000", "3000", "4000", "5000", "best", "latest"]
+    monkeypatch.undo()
+    run.save(6_000)  # on another disk: a link again
+    assert (run.checkpoints / "latest").is_symlink() and find_checkpoint(run.path).name == "6000"
+    for text in ("../../elsewhere", "", "7000", "\xff"):
+        (run.checkpoints / "latest").unlink()
+        (run.checkpoints / "latest").write_text(text)
+        with pytest.raises(UserError, match="holds no latest checkpoint"):
+            find_checkpoint(run.path)
+
+
 @pytest.mark.parametrize(
     ("where", "path"), [(".", "run"), ("run/checkpoints", "1000"), ("run/checkpoints/1000", "."), ("run", ".")]
 )
@@ -406,6 +418,8 @@ def test_a_moved_run_still_loads(run, tmp_path):
         spaces.Discrete(3, start=-1),
         spaces.Box(0, 255, (4, 84, 84), np.uint8),
         spaces.Box(-np.inf, np.inf, (3,), np.float64),
+        spaces.Box(0, 1, (10, 10, 4), bool),
+        spaces.MultiDiscrete([3, 2]),
         spaces.Box(np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32)),
     ],
     ids=str,

@@ -17,6 +17,7 @@ from asyncrl import show_verbs
 from asyncrl.arguments import parse, program
 from asyncrl.cli import main
 from asyncrl.config import Config
+from asyncrl.config_file import read_config
 from asyncrl.presets import make_preset
 from asyncrl.train_verbs import _further
 
@@ -71,7 +72,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
             ("train", "CartPole-v1", "--learning-rate", "1e300"),
             "--learning-rate is 1e+300: it must be positive, and at",
         ),
-        (("train", "CartPole-v1", "--epsilon", "1e300"), "--epsilon is 1e+300: it must be positive, and at most 1e30"),
+        (("train", "CartPole-v1", "--epsilon", "1e300"), "--epsilon is 1e+300: it must be between 1e-30 and 1e30"),
         (("train", "CartPole-v1", "--t-max", "never"), "Error parsing --t-max: 'never' is no number: write it like"),
         (("train", "CartPole-v1", "--run-dir", "caf\udce9"), "it must be a path in UTF-8"),
         (("train", "CartPole-v1", "--frames", "nan"), "'nan' is no number: write it like 10M"),
@@ -377,6 +378,17 @@ def test_an_environment_that_fails_in_an_evaluation_is_told_in_one_line(capsys, 
     said = capsys.readouterr().err
     assert said.startswith("asyncrl: worlds:tiny failed: ZeroDivisionError: division by zero (")
     assert said.count("\n") == 1
+
+
+def test_none_ends_a_limit_on_resume(capsys, tmp_path):
+    path = str(tmp_path / "run")
+    limit = ["--max-time", "1h", "--stop-at-score", "1"]
+    words = ["asyncrl/Catch-v0", "--frames", "200", "--workers", "1", *limit, "--run-dir", path]
+    assert main(["train", *words]) == 0
+    none = ["--stop-at-score", "none", "--max-time=none"]
+    assert main(["resume", path, "--frames", "400", *none]) == 0
+    config = read_config(tmp_path / "run" / "config.toml")
+    assert (config.stop_at_score, config.max_time, config.frames) == (None, None, 400)
 
 
 def test_eval_tells_the_score_in_words(finished, capsys):

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -52,6 +53,15 @@ def test_the_snapshot_is_played():
     bench.store.theta.fill_(1.0)
     found.restore(bench.store)
     assert (bench.store.theta == 0).all()
+
+
+def test_vectors_of_two_dimensions_are_standardized_there_too():
+    def make() -> gymnasium.Env:
+        return gymnasium.wrappers.FrameStackObservation(gymnasium.make("CartPole-v1"), 4)
+
+    run = asyncrl.train(make, frames=3_000, workers=1, eval_every=0.1, eval_episodes=2, run_dir="run", announce=str)
+    assert run.config.standardize_inputs
+    assert any("evaluated_score" in row for row in run.metrics())
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,10 @@ def test_epsilon_falls_linearly_from_one_and_stays() -> None:
         np.testing.assert_allclose(annealed_epsilons(final, frames, 4_000_000), wanted)
 
 
+def test_without_frames_to_fall_in_epsilon_is_at_its_end() -> None:
+    np.testing.assert_allclose(annealed_epsilons(np.array([0.1]), 0, 0), [0.1])
+
+
 def test_without_exploration_actions_are_greedy() -> None:
     for seed in range(20):
         assert epsilon_greedy(Q, torch.zeros(2), torch.Generator().manual_seed(seed)).tolist() == [1, 0]

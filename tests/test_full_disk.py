@@ -17,9 +17,10 @@ import asyncrl
 from asyncrl import checkpoint as files
 from asyncrl import run as runs
 from asyncrl import saving
-from asyncrl.checkpoint import find_checkpoint, load_checkpoint
+from asyncrl.checkpoint import load_checkpoint
 from asyncrl.errors import UserError
 from asyncrl.journals import Events, Journal, JsonLines, read_json_lines
+from asyncrl.pointers import find_checkpoint
 from asyncrl.saving import Saving
 from asyncrl.trainer import Trainer
 

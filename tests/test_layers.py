@@ -35,6 +35,7 @@ FLOORS = {
     "2 one worker": ["rollout", "algorithms", "worker", "evaluate", "spans", "roofline"],
     "3 many workers": [
         "lock",
+        "pointers",
         "checkpoint",
         "saving",
         "start",

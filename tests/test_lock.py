@@ -55,6 +55,15 @@ def test_of_two_new_runs_of_one_name_the_second_is_refused(monkeypatch):
         asyncrl.train(**TINY, frames=200)
 
 
+def test_trainings_of_the_same_second_have_folders_of_their_own(monkeypatch):
+    monkeypatch.setattr(run.time, "strftime", lambda _: "now")
+    names = []
+    for process in (1, 2):
+        monkeypatch.setattr(run.os, "getpid", lambda process=process: process)
+        names.append(run.new_run_dir(asyncrl.Config(env="CartPole-v1")).name)
+    assert len(set(names)) == 2
+
+
 def test_a_killed_process_leaves_no_lock():
     code = "import asyncrl.lock as l, pathlib\nwith l.holding(pathlib.Path()): print('held', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -86,6 +95,9 @@ def test_a_strangers_link_harms_no_file_of_the_users(capsys):
         assert "Too many levels of symbolic links" in capsys.readouterr().err
         assert Path("precious").read_text() == "mine\n"
         Path("aside").replace(Path("run", name))
+    Path("run", f".config.toml-{os.getpid()}").symlink_to(Path("precious").absolute())
+    assert main(["resume", "run", "--frames", "400"]) == 0
+    assert Path("precious").read_text() == "mine\n"
 
 
 def test_where_nothing_can_be_written(tmp_path):

@@ -132,6 +132,47 @@ def test_torsos_that_are_none_are_refused(make, message: str) -> None:
         make_network(Config(network=make), bytes_box(4, 6, 3), DISCRETE)
 
 
+class Peculiar(nn.Module):
+    """Flattens by `view`, has a frozen layer, one that takes no part, and buffers that are no contiguous numbers."""
+
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__()
+        size = int(np.prod(space.shape))
+        self.frozen, self.unused, self.used = (nn.Linear(size, size, bias=False) for _ in range(3))
+        nn.init.eye_(self.used.weight)
+        self.frozen.requires_grad_(False)
+        self.register_buffer("mask", torch.full((3, 2), -torch.inf).t())
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.used(self.frozen(inputs.view(len(inputs), -1)))
+
+
+def test_a_peculiar_torso_trains_and_its_checkpoints_open(tmp_path: Path) -> None:
+    space = bytes_box(6, 6, 3)
+
+    def make() -> gymnasium.Env:
+        return Picture(space.shape)
+
+    config = asyncrl.presets.make_preset("fast")
+    torso = make_network(dataclasses.replace(config, network=Peculiar), space, DISCRETE).trunk.torso
+    assert torch.equal(torso.module.used.weight, torch.eye(108))  # as it came, though `fast` draws orthogonal weights
+    run = asyncrl.train(make, network=Peculiar, frames=3_000, workers=1, run_dir=tmp_path / "run", announce=str)
+    agent = asyncrl.load(run.path, env=make, network=Peculiar)
+    learned = agent.network.trunk.torso.module
+    assert (learned.mask == -torch.inf).all()
+    start = torso.module
+    assert torch.equal(learned.frozen.weight, start.frozen.weight)
+    assert torch.equal(learned.unused.weight, start.unused.weight)
+    assert not torch.equal(learned.used.weight, start.used.weight)
+
+
+@pytest.mark.parametrize("shape", [(84, 84), (84, 84, 3)])
+def test_pictures_train_with_the_default_preset(shape: tuple[int, ...], tmp_path: Path) -> None:
+    run = asyncrl.train(lambda: Picture(shape), frames=200, workers=1, run_dir=tmp_path / "run", announce=str)
+    assert run.config.standardize_inputs
+    assert run.outcome is not None and run.outcome.reason == "frames"
+
+
 # Pictures
 
 
@@ -143,6 +184,8 @@ def test_torsos_that_are_none_are_refused(make, message: str) -> None:
         ((10, 10, 4), (4, 10, 10)),
         ((10, 10, 10), (10, 10, 10)),
         ((1, 10, 5), (1, 10, 5)),
+        ((8, 8, 111), (111, 8, 8)),
+        ((17, 8, 8), (17, 8, 8)),
         ((84, 84), (1, 84, 84)),
     ],
 )
@@ -151,7 +194,7 @@ def test_pictures_come_to_the_torso_channels_first(shape: tuple[int, ...], seen:
     assert torso_shape(space) == seen
     images = np.random.default_rng(0).integers(0, 256, (2, *shape)).astype(np.uint8)
     inputs = Standardize(space, None)(torch.from_numpy(images))
-    wanted = images if len(shape) == 2 or (seen == shape and shape[0] < shape[2]) else images.transpose(0, 3, 1, 2)
+    wanted = images.transpose(0, 3, 1, 2) if shape in ((84, 84, 3), (10, 10, 4), (10, 10, 10), (8, 8, 111)) else images
     np.testing.assert_allclose(inputs.numpy(), wanted.reshape(2, *seen) / 255.0, rtol=1e-6)
 
 

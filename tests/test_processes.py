@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from asyncrl import processes as worker_processes
-from asyncrl.checkpoint import find_checkpoint, load_checkpoint
+from asyncrl.checkpoint import load_checkpoint
+from asyncrl.pointers import find_checkpoint
 
 TESTS = Path(__file__).parent
 PATIENCE_SECONDS = 50.0  # ten times what is promised: machines are busy
@@ -259,6 +260,19 @@ def test_a_reader_that_leaves_ends_the_run_quietly(tmp_path):
     assert process.wait(PATIENCE_SECONDS) == 141
     assert (tmp_path / "err").read_text() == ""
     load_checkpoint(find_checkpoint(tmp_path / "run"))
+
+
+def test_nothing_is_imported_from_the_working_folder(tmp_path):
+    """It may be a stranger's run: `asyncrl resume .`."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    for name in ("signal", "selectors", "torch"):
+        (tmp_path / "here" / f"{name}.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w').close()")
+    script = tmp_path / "there" / "asyncrl-script.py"  # as an installed command, whose own folder comes first
+    script.write_text("import sys\nfrom asyncrl.cli import main\nsys.exit(main())")
+    command = [sys.executable, str(script), "train", "CartPole-v1", "--frames", "500", "--workers", "1"]
+    subprocess.run(command, cwd=tmp_path / "here", env=environment(), check=True, timeout=10 * PATIENCE_SECONDS)
+    assert not (tmp_path / "mark").exists()
 
 
 SCRIPT = """

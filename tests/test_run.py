@@ -1,6 +1,7 @@
 """The Python interface: train, resume, load; where runs lie."""
 
 import dataclasses
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -23,7 +24,7 @@ def test_train_evaluate_load():
     run = asyncrl.train(
         "CartPole-v1", frames=3_000, workers=2, envs_per_worker=1, show=shown.append, announce=told.append
     )
-    assert re.fullmatch(r"runs/CartPole-v1/a3c-0-\d{8}-\d{6}", str(run.path))
+    assert re.fullmatch(r"runs/CartPole-v1/a3c-0-\d{8}-\d{6}-\d+", str(run.path))
     assert told[0] == f"CartPole-v1: 2 workers x 1 environments, into {run.path}"
     assert run.outcome is not None and run.outcome.reason == "frames"
     assert all(progress.frames <= run.outcome.progress.frames for progress in shown)
@@ -62,7 +63,7 @@ def test_every_run_has_its_own_folder(monkeypatch):
     monkeypatch.setattr(runs.time, "strftime", lambda form: "20260101-000000")
     config = Config(env="ALE/Pong-v5", seed=7)
     first = runs.new_run_dir(config)
-    assert first == Path("runs/ALE-Pong-v5/a3c-7-20260101-000000")
+    assert first == Path(f"runs/ALE-Pong-v5/a3c-7-20260101-000000-{os.getpid()}")
     first.mkdir(parents=True)
     assert runs.new_run_dir(config) == Path(f"{first}-2")
     own = dataclasses.replace(config, env="my.module:make")

@@ -179,6 +179,19 @@ def test_a_recorded_order_is_replayed(tmp_path: Path) -> None:
     assert counted == dict(zip(*(values.tolist() for values in expected), strict=True))
 
 
+def test_a_replay_of_several_eras_repeats_the_whole_order(tmp_path: Path) -> None:
+    real = train(tmp_path / "real", schedule="processes", record_order=True, workers=3, frames=4000)
+    order = recorded_order(real.path, 3)
+    replay = train(tmp_path / "replay", replay=real.path, workers=3, frames=10**6, checkpoint_frames=500)
+    assert replay.outcome is not None and replay.outcome.reason == "order"
+    assert replay.outcome.progress.updates == len(staleness_of(order))
+    lags: dict[int, int] = {}
+    for row in replay.metrics():
+        for lag, n in row["staleness_histogram"].items():
+            lags[int(lag)] = lags.get(int(lag), 0) + n
+    assert sum(lags.values()) == len(staleness_of(order))
+
+
 def test_replaying_one_workers_process_gives_its_bits(tmp_path: Path) -> None:
     real = train(tmp_path / "real", schedule="processes", record_order=True, workers=1)
     assert_equal(real, train(tmp_path / "replay", replay=real.path, workers=1))

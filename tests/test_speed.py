@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from asyncrl import worker
+from asyncrl import tune, worker
 from asyncrl.arguments import parse
 from asyncrl.cli import main
 from asyncrl.config import Config
@@ -195,6 +195,22 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]
 
 def test_tune_tries_workers_too_when_batches_take_their_half_of_the_time(tried):
     assert tried(CART, 2) == [(2, 8), (2, 4), (2, 16), (1, 4), (3, 4), (4, 4)]
+
+
+def test_a_trial_that_fails_does_not_cost_the_others(tried, monkeypatch):
+    measure = tune.measure_speed
+
+    def fail(config: Config, **settings: object) -> Speed:
+        if config.envs_per_worker > 4:
+            raise UserError("a worker ended without a word")
+        return measure(config, **settings)
+
+    monkeypatch.setattr("asyncrl.tune.measure_speed", fail)
+    assert all(batch <= 4 for _, batch in tried(CART, 2)) and (2, 4) in tried(CART, 2)
+    nine = dataclasses.replace(CART, envs_per_worker=9)
+    monkeypatch.setattr("asyncrl.tune.measure_speed", lambda *_, **__: fail(nine))
+    with pytest.raises(UserError, match="a worker ended without a word"):
+        tried(CART, 2)
 
 
 def test_tune_gives_many_workers_no_more_environments_than_their_preset(tried):

@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 
 import asyncrl
 from asyncrl import pool
-from asyncrl.checkpoint import find_checkpoint, load_checkpoint, restore_store
+from asyncrl.checkpoint import load_checkpoint, restore_store
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.journals import JsonLines, json_line, read_json_lines
 from asyncrl.metrics import Gatherer, Progress
+from asyncrl.pointers import find_checkpoint
 from asyncrl.processes import Report
 from asyncrl.rollout import Episode
 from asyncrl.store import Counter, ParameterStore, StoreSpec
@@ -137,8 +138,32 @@ def test_a_worker_that_hangs_or_leaves_is_replaced(monkeypatch, env):
     run = train(dataclasses.replace(TINY, env=env, workers=1, frames=2_000), told, show=show)
     assert run.outcome is not None and run.outcome.reason == "frames"
     (line,) = [text for text in told if "starting it again" in text]
-    assert ("made no update for 2 s" if "hanging" in env else "ended with exit code 0") in line
+    assert ("made no step for 2 s" if "hanging" in env else "ended with exit code 0") in line
     assert run.outcome.progress.workers[0].restarts == 1
+
+
+def test_slow_steps_are_no_hang(monkeypatch):
+    monkeypatch.setattr(pool, "HANG_SECONDS", 2.0)
+    told = []
+    settings = {"env": "worlds:slow", "workers": 1, "envs_per_worker": 2, "t_max": 10, "frames": 20}
+    run = train(dataclasses.replace(TINY, **settings, standardize_inputs=False), told)  # one update of four seconds
+    assert run.outcome is not None and run.outcome.reason == "frames" and run.outcome.progress.updates == 1
+    assert not any("starting it again" in text for text in told)
+
+
+@pytest.mark.parametrize(("patience", "is_closed"), [(20.0, True), (0.5, False)])
+def test_environments_may_take_their_time_to_close(monkeypatch, patience, is_closed):
+    monkeypatch.setattr(pool, "STOP_SECONDS", 1.0)
+    monkeypatch.setattr(pool, "CLOSE_SECONDS", patience)
+    train(dataclasses.replace(TINY, env="worlds:closes_slowly", workers=1, envs_per_worker=1, frames=500), [])
+    assert Path("closed-asyncrl-worker-0").exists() is is_closed
+
+
+@pytest.mark.parametrize("reward", ["nan", "-inf", "1e60"])
+def test_a_reward_that_is_no_number_is_told(reward):
+    config = dataclasses.replace(TINY, env="worlds:pays", env_options=f"reward={reward}", frames=10**9)
+    with pytest.raises(UserError, match=r"an environment gave the reward -?(nan|inf): give finite numbers"):
+        train(config, [])
 
 
 def test_a_pause_of_the_trainer_itself_is_no_hang(monkeypatch):
@@ -156,7 +181,7 @@ def test_a_pause_of_the_trainer_itself_is_no_hang(monkeypatch):
     assert replaced == []
     trainer.store.heartbeats[:] = time.monotonic() - 1_000  # the control: the same without a pause is a hang
     workers.poll(0)
-    assert replaced == ["made no update for 120 s"]
+    assert replaced == ["made no step for 120 s"]
 
 
 def test_workers_that_still_start_are_no_part_of_the_rate(monkeypatch):

@@ -4,6 +4,7 @@ NumPy and Gymnasium only. Workers import them by path, as in "worlds:tiny". What
 `failed` in the working directory, which workers share with their trainer.
 """
 
+import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -57,6 +58,47 @@ class Failing(Tiny):
 
 def tiny(render_mode: str | None = None) -> gymnasium.Env:
     return Tiny(render_mode)
+
+
+class Slow(Tiny):
+    """Takes a fifth of a second for a step."""
+
+    def step(self, action):
+        time.sleep(0.2)
+        return super().step(action)
+
+
+def slow() -> gymnasium.Env:
+    return Slow()
+
+
+class ClosesSlowly(Tiny):
+    """Needs three seconds to close, and leaves a mark of its process then."""
+
+    def close(self):
+        time.sleep(3.0)
+        Path(f"closed-{multiprocessing.current_process().name}").touch()
+
+
+def closes_slowly() -> gymnasium.Env:
+    return ClosesSlowly()
+
+
+class Pays(Tiny):
+    """Pays `reward` once a process has taken 1000 steps."""
+
+    def __init__(self, reward: float) -> None:
+        super().__init__()
+        self.reward, self.left = reward, 1000
+
+    def step(self, action):
+        self.left -= 1
+        observation, reward, *rest = super().step(action)
+        return observation, reward if self.left else self.reward, *rest
+
+
+def pays(reward: str) -> gymnasium.Env:
+    return Pays(float(reward))
 
 
 def unbuildable() -> gymnasium.Env:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from asyncrl.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, restore_network
+from asyncrl.checkpoint import Checkpoint, load_checkpoint, restore_network
 from asyncrl.config import Config
 from asyncrl.config_file import read_config
 from asyncrl.envs.actions import ActionMap
@@ -17,6 +17,7 @@ from asyncrl.envs.make import is_import_path, opened_envs
 from asyncrl.errors import UserError, blaming
 from asyncrl.evaluate import Mode, Player, evaluate
 from asyncrl.networks import Network
+from asyncrl.pointers import find_checkpoint
 from asyncrl.rollout import Episode
 from asyncrl.spaces_json import decode_space, other_space
 from asyncrl.trust import repeat, require_repeated

@@ -11,8 +11,8 @@ import json
 import math
 import os
 import platform
-import shlex
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from asyncrl.spaces_json import decode_space
 from asyncrl.store import ParameterStore, adam_decays
 
 SCHEMA = 1
-KEPT = 3  # newest checkpoints that stay, beside the best
+_LARGEST_SCORE = 1e300
 _FILES = ("parameters.safetensors", "optimizer.safetensors")
 
 
@@ -75,7 +75,7 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
     aside.mkdir(parents=True)
     try:
-        _write({name: tensor.clone() for name, tensor in network.state_dict().items()}, aside / _FILES[0])
+        _write({name: _copied(tensor) for name, tensor in network.state_dict().items()}, aside / _FILES[0])
         _write(_optimizer_tensors(store), aside / _FILES[1])
         digests = {name: _sha256(aside / name) for name in _FILES}
         text = json.dumps({"schema": SCHEMA, **state, "sha256": digests}, indent=1)
@@ -95,30 +95,6 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
         for path in (aside, replaced):
             shutil.rmtree(path, ignore_errors=True)
     return final
-
-
-def point_to(folder: Path, name: str, target: Path) -> None:
-    """Make `folder/<name>` a link to the checkpoint `target`, replacing an older one at once."""
-    link, aside, copied = folder / name, folder / f".{name}-{os.getpid()}", folder / f".replaced-{name}"
-    aside.unlink(missing_ok=True)
-    try:
-        aside.symlink_to(target.name, target_is_directory=True)
-        if link.is_dir() and not link.is_symlink():  # a run that was copied by what follows links, such as scp -r
-            shutil.rmtree(copied, ignore_errors=True)
-            link.rename(copied)
-        aside.replace(link)
-    finally:
-        aside.unlink(missing_ok=True)
-        shutil.rmtree(copied, ignore_errors=True)
-
-
-def prune(folder: Path) -> None:
-    """Delete all but the newest checkpoints and the best one."""
-    kept = {(folder / name).resolve() for name in ("latest", "best") if (folder / name).exists()}
-    numbered = sorted((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
-    for path in numbered[:-KEPT]:
-        if path.resolve() not in kept:
-            shutil.rmtree(path)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -145,12 +121,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise UserError(f"{file} is damaged or missing: use another folder of {path.parent}")
         try:
             tensors.append(load_file(file))
-            is_finite = all(bool(tensor.isfinite().all()) for tensor in tensors[-1].values())
-        except (SafetensorError, RuntimeError) as error:  # the latter for kinds of numbers that torch only stores
+        except SafetensorError as error:
             raise UserError(f"{file} is damaged: {error}") from None
-        if not is_finite:
-            raise UserError(f"{file} is damaged: it holds what is no finite number")
+    _require_finite(path / _FILES[1], tensors[1].values())
     return Checkpoint(path, state, tensors[0], tensors[1])
+
+
+def _require_finite(file: Path, tensors: Iterable[Tensor]) -> None:
+    try:
+        is_finite = all(bool(tensor.isfinite().all()) for tensor in tensors)
+    except RuntimeError as error:  # for kinds of numbers that torch only stores
+        raise UserError(f"{file} is damaged: {error}") from None
+    if not is_finite:
+        raise UserError(f"{file} is damaged: it holds what is no finite number")
 
 
 def _out_of_range(state: dict[str, Any]) -> list[str]:
@@ -158,23 +141,10 @@ def _out_of_range(state: dict[str, Any]) -> list[str]:
     counts = {name: state.get(name, 0) for name in ("frames", "seconds", "generation", "order_position")}
     wrong = [name for name, count in counts.items() if not isinstance(count, int | float) or not 0 <= count < 2**62]
     wrong += [name for name in ("generation", "order_position") if not isinstance(counts[name], int)]
-    if not abs(state["best_score"] or 0) < 2**62:  # so written, it refuses NaN too
+    if not abs(state["best_score"] or 0) < _LARGEST_SCORE:  # so written, it refuses NaN too
         wrong.append("best_score")
     score = (state["evaluation"] or {"evaluated_score": 0}).get("evaluated_score")
-    return wrong if isinstance(score, int | float) and abs(score) < 2**62 else [*wrong, "evaluation"]
-
-
-def find_checkpoint(path: Path, which: str = "latest") -> Path:
-    """Return the checkpoint folder that `path` means: itself, or the `which` ("latest", "best") of a run."""
-    if (path / "state.json").exists():
-        return Path(os.path.abspath(path))  # its parents are the run's folders, also where it is "."
-    if not path.is_dir():
-        raise UserError(f"there is no run or checkpoint at {path}")
-    if not (path / "checkpoints" / which).exists():
-        config = path / "config.toml"  # of a training that was killed before it had written a checkpoint
-        anew = ": if nothing trains there any more, train anew with --config " + shlex.quote(str(config))
-        raise UserError(f"{path} holds no {which} checkpoint{anew if which == 'latest' and config.exists() else ''}")
-    return (path / "checkpoints" / which).resolve()
+    return wrong if isinstance(score, int | float) and abs(score) < _LARGEST_SCORE else [*wrong, "evaluation"]
 
 
 def restore_network(config: Config, checkpoint: Checkpoint) -> Network:
@@ -196,6 +166,9 @@ def restore_network(config: Config, checkpoint: Checkpoint) -> Network:
             f"{checkpoint.path} is a checkpoint of {checkpoint.state.get('env')} with another network or game than "
             f"the run's configuration ({config.env}, {config.algo}, {config.core}) says"
         )
+    # A torso of the user's own may keep infinity in what it does not learn, such as a mask.
+    learned = {*dict(network.named_parameters()), *(name for name in theirs if ".inputs." in name)}
+    _require_finite(checkpoint.path / _FILES[0], (checkpoint.parameters[name] for name in learned))
     network.load_state_dict(checkpoint.parameters)
     return network
 
@@ -264,6 +237,10 @@ def _optimizer_tensors(store: ParameterStore) -> dict[str, Tensor]:
     if store.inputs is not None:
         tensors["input_sums"] = torch.from_numpy(store.inputs.merged())
     return tensors
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)  # safetensors takes no other
 
 
 def _write(tensors: dict[str, Tensor], path: Path) -> None:

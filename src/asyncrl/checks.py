@@ -15,6 +15,10 @@ def _positive_single(value: float) -> bool:
     return 0 < value <= 1e30  # with room for what it is multiplied by, in float32
 
 
+def _decay(value: float) -> bool:
+    return 0 <= value <= 0.999999  # nearer to 1 float32 loses what is left of 1 - decay
+
+
 def _none_or_positive(value: float | None) -> bool:
     return value is None or _positive(value)
 
@@ -54,9 +58,9 @@ CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("lstm_size", _positive, "at least 1"),
     ("learning_rate", _positive_single, "positive, and at most 1e30"),
     ("final_learning_rate", _fraction, "between 0 and 1"),
-    ("decay", lambda x: 0 <= x < 1, "at least 0 and below 1"),
-    ("momentum", lambda x: 0 <= x < 1, "at least 0 and below 1"),
-    ("epsilon", _positive_single, "positive, and at most 1e30"),
+    ("decay", _decay, "between 0 and 0.999999"),
+    ("momentum", _decay, "between 0 and 0.999999"),
+    ("epsilon", lambda x: 1e-30 <= x <= 1e30, "between 1e-30 and 1e30"),
     ("max_grad_norm", _none_or_positive, "positive"),
     ("final_epsilons", lambda xs: xs and all(map(_fraction, xs)), "one number or more between 0 and 1"),
     (

@@ -25,6 +25,9 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
     "MALLOC_TOP_PAD_": str(1 << 26),
+    # The servers of multiprocessing run by `python -c`, which would import from the working folder: a stranger's run,
+    # perhaps, or one with a file named as a module of Python's.
+    "PYTHONSAFEPATH": "1",
 }
 
 _lock = threading.Lock()  # trainings may begin in several threads
@@ -74,10 +77,10 @@ def _child_surroundings() -> Iterator[None]:
     """
     with _lock:
         main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in _ENVIRONMENT}
+        os.environ.update(_ENVIRONMENT)
         resource_tracker.ensure_running()  # here, because it ends by unblocking SIGINT
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         sys.modules["__main__"] = types.ModuleType("__main__")
-        os.environ.update(_ENVIRONMENT)
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asyncrl.checks import CHECKS, CONFLICTS
-from asyncrl.errors import UserError, shortened
+from asyncrl.errors import LONGEST, UserError, shortened
 from asyncrl.handed import hand_over, is_handed
 from asyncrl.keywords import format_keywords, parse_keywords
 from asyncrl.typed import typed
@@ -106,19 +106,20 @@ class Config:
     t_max: int | None = 5
     # Discount gamma per step (supplement 8: 0.99).
     gamma: float = 0.99
-    # Lambda of the returns; 1 is the paper's n-step return.
+    # Actor-critic: lambda of the returns; 1 is the paper's n-step return.
     gae_lambda: float = 1.0
-    # Weight beta of the entropy bonus (supplement 8: 0.01).
+    # Actor-critic: weight beta of the entropy bonus (supplement 8: 0.01).
     entropy_cost: float = 0.01
-    # Entropy weight at the end of --frames, as a fraction of the first (the paper keeps it; 0 anneals it away).
+    # Actor-critic: entropy weight at the end of --frames, as a fraction of the first (the paper keeps it; 0 anneals it
+    # away).
     final_entropy_cost: float = 1.0
-    # Weight of the value loss 1/2 (R - V)^2. Paper: not printed; the authors use 0.5.
+    # Actor-critic: weight of the value loss 1/2 (R - V)^2. Paper: not printed; the authors use 0.5.
     value_cost: float = 0.5
 
     # Network: conv2013 (16-32-256, supplement 8), conv2015 (32-64-64-512, section 5.1), conv-small (16-128), mlp
     # (64-64), mlp200 (supplement 9), or auto by observation. From Python also a function that makes one's own torso.
     network: NetworkName = "auto"
-    # Whether policy and value share no layer (a3c; supplement 9: continuous control).
+    # Actor-critic: whether policy and value share no layer (supplement 9: continuous control).
     separate_networks: bool = False
     # Variance of continuous actions: spherical, one for all dimensions (supplement 9), or one per-dimension.
     policy_variance: Literal["spherical", "per-dimension"] = "spherical"
@@ -177,7 +178,7 @@ class Config:
     eval_every: float | None = None
     # Episodes of an evaluation.
     eval_episodes: int = 30
-    # Folder of the run; by default runs/<env>/<algo>-<seed>-<time>.
+    # Folder of the run; by default runs/<env>/<algo>-<seed>-<time>-<process>.
     run_dir: Path | None = None
 
     def __post_init__(self) -> None:
@@ -185,10 +186,10 @@ class Config:
             object.__setattr__(self, name, hand_over(getattr(self, name)))
         if isinstance(self.env_options, Mapping):
             object.__setattr__(self, "env_options", _written(self.env_options))
-        if not isinstance(self.env, str) or not self.env:
+        if not isinstance(self.env, str) or not self.env.isprintable() or not 0 < len(self.env) <= LONGEST:
             raise UserError(
-                f"--env is {self.env!r}: it must be a Gymnasium id, an import path package.module:function, or (from "
-                "Python) a function that makes an environment"
+                f"--env is {shortened(str(self.env))}: it must be a Gymnasium id, an import path "
+                "package.module:function, or (from Python) a function that makes an environment"
             )
         for name, hint in _field_types().items():
             if name in ("env", "network") and is_handed(getattr(self, name)):

@@ -18,7 +18,10 @@ def write_config(path: Path, config: Config, provenance: dict[str, str]) -> None
     values = {name: _plain(value) for name, value in vars(config).items()}
     aside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        aside.write_text(tomli_w.dumps({**values, "provenance": provenance}), encoding="utf-8")
+        aside.unlink(missing_ok=True)
+        # Made anew, never through a link: the folder may be a stranger's.
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+            tomli_w.dump({**values, "provenance": provenance}, file)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

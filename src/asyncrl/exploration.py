@@ -21,7 +21,7 @@ def draw_final_epsilons(
 
 def annealed_epsilons(final_epsilons: np.ndarray, frames: int, anneal_frames: int) -> np.ndarray:
     """Return epsilons [B] at the global count `frames`, annealed linearly from 1 over `anneal_frames` frames."""
-    fraction = frames / max(anneal_frames, 1)
+    fraction = frames / anneal_frames if anneal_frames else 1.0
     return np.array([linear_anneal(1.0, final, fraction) for final in final_epsilons])
 
 

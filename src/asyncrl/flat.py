@@ -24,12 +24,18 @@ def flat_gradient(loss: Tensor, network: nn.Module, into: Tensor | None = None) 
         loss: a scalar.
         network: whose parameters.
         into: [P] to write it into and return; pieces may be written there already (`Passes.write_into`).
+
+    It is 0 for what does not require a gradient, or has no part in the loss: layers that a user has frozen.
     """
     parameters = list(network.parameters())
-    gradients = torch.autograd.grad(loss, parameters)
-    if into is None:
-        return torch.cat([g.reshape(-1) for g in gradients])
-    for piece, gradient in zip(into.split([p.numel() for p in parameters]), gradients, strict=True):
-        if piece.data_ptr() != gradient.data_ptr():
+    trained = [p for p in parameters if p.requires_grad]
+    gradients = dict(zip(trained, torch.autograd.grad(loss, trained, allow_unused=True), strict=True))
+    size = sum(p.numel() for p in parameters)
+    flat = torch.empty(size, dtype=loss.dtype, device=loss.device) if into is None else into
+    for piece, parameter in zip(flat.split([p.numel() for p in parameters]), parameters, strict=True):
+        gradient = gradients.get(parameter)
+        if gradient is None:
+            piece.zero_()
+        elif piece.data_ptr() != gradient.data_ptr():
             piece.copy_(gradient.reshape(-1))
-    return into
+    return flat

@@ -14,8 +14,14 @@ def is_image(space: spaces.Space) -> bool:
 
 
 def has_channels_last(shape: tuple[int, ...]) -> bool:
-    """Return whether an image of `shape` is HWC: whether its last dimension is no longer than its first."""
-    return len(shape) == 3 and shape[2] <= shape[0]
+    """Return whether an image of `shape` is HWC: square ones tell, of others whether the last dimension is no longer.
+
+    Board games have more channels than rows: of 8 x 8 x 111 the last is the channels, of 17 x 8 x 8 the first.
+    """
+    if len(shape) != 3:
+        return False
+    is_square_first, is_square_last = shape[0] == shape[1], shape[1] == shape[2]
+    return is_square_first if is_square_first != is_square_last else shape[2] <= shape[0]
 
 
 def torso_shape(space: spaces.Box) -> tuple[int, ...]:

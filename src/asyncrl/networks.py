@@ -223,10 +223,14 @@ def _make_torso(config: Config, space: spaces.Box) -> Convolutions | Perceptron 
 
 
 def initialize_orthogonal_(network: Network) -> None:
-    """Draw orthogonal weights: gain sqrt(2) in the trunk, 0.01 for the policy, 1 for values; biases 0."""
+    """Draw orthogonal weights: gain sqrt(2) in the trunk, 0.01 for the policy, 1 for values; biases 0.
+
+    A torso of the user's own keeps the weights that it came with.
+    """
     gains = {"policy": 0.01, "value": 1.0, "q": 1.0}
+    users = {part for module in network.modules() if isinstance(module, OwnTorso) for part in module.modules()}
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear) and module not in users:
             nn.init.orthogonal_(module.weight, gains.get(name, math.sqrt(2)))
             assert module.bias is not None
             nn.init.zeros_(module.bias)

@@ -74,7 +74,8 @@ class Passes(Tape):
         """Take (byte - mean) * scale as the network's input; `mean` like one image or a number, `scale` a number."""
         self._mean = None
         if mean.numel() > 1:
-            self._mean = (mean if self._channels_last else mean.permute(1, 2, 0)).contiguous()
+            is_ordered = self._channels_last or mean.dim() == 2
+            self._mean = (mean if is_ordered else mean.permute(1, 2, 0)).contiguous()
         elif mean.item():
             raise ValueError("one mean for all pixels")
         self._library.torso_inputs(self._torso, _address(self._mean), scale.item())

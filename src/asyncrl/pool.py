@@ -15,9 +15,10 @@ from asyncrl.store import Counter, ParameterStore
 
 MAX_RESTARTS = 5  # in a row
 HEALTHY_SECONDS = 600.0  # of work, after which failures before are forgiven: a run may last for days
-HANG_SECONDS = 120.0  # without an update, environments being built included
+HANG_SECONDS = 120.0  # without a step
 BEST_SECONDS = 30.0  # between checkpoints of a new best score
 STOP_SECONDS = 3.0  # that a worker has to finish its update before it is killed
+CLOSE_SECONDS = 20.0  # that one may close its environments after it: they may own programs and files
 STALL_SECONDS = 10.0  # between two polls: this process itself was stopped (Ctrl-Z), and the workers with it
 
 
@@ -32,6 +33,12 @@ class _Slot:
     error: str | None = None  # the last line of the traceback it ended with
     start_at: float = 0.0  # monotonic seconds; when it started, or when a dead one may start again
     finished: bool = False
+    is_closing: bool = False  # its environments, after its last report
+
+    def is_ending(self, seconds: float) -> bool:
+        """Return whether it is still to be waited for, `seconds` after it was told to stop."""
+        patience = CLOSE_SECONDS if self.is_closing else STOP_SECONDS
+        return self.process is not None and self.process.is_alive() and seconds < patience
 
 
 class WorkerPool:
@@ -94,13 +101,12 @@ class WorkerPool:
     def stop(self) -> list[Report]:
         """End all workers: ask, then kill those that have not ended in time; return what they still had to say."""
         self.store.stop()
-        deadline = time.monotonic() + STOP_SECONDS
-        processes = [slot.process for slot in self.slots if slot.process is not None]
-        reports = []
-        while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
+        began, reports = time.monotonic(), []
+        while any(slot.is_ending(time.monotonic() - began) for slot in self.slots):
             reports += self._receive(timeout=0.05)  # a full pipe would keep its worker from ending
-        for process in processes:
-            _kill(process)
+        for slot in self.slots:
+            if slot.process is not None:
+                _kill(slot.process)
         return reports + self._receive(timeout=0)
 
     def state(self, worker: int) -> str:
@@ -120,6 +126,7 @@ class WorkerPool:
         slot = self.slots[worker]
         slot.pipe, theirs = self.context.Pipe(duplex=False)
         slot.start_at = time.monotonic()
+        slot.is_closing = False
         self.store.beat(worker)
         args = (self.config, self.store, self.statistics, worker, self.generation, theirs)
         slot.process = start_process(self.context, run_worker, args, f"asyncrl-worker-{worker}")
@@ -137,6 +144,7 @@ class WorkerPool:
         try:
             while slot.pipe.poll():
                 report = slot.pipe.recv()
+                slot.is_closing |= report.is_last
                 if report.error is not None:
                     self.announce(report.error)
                     slot.error = last_line(report.error)
@@ -158,7 +166,7 @@ class WorkerPool:
         elif ended:
             self._replace(worker, slot, f"ended with exit code {slot.process.exitcode}")
         elif time.monotonic() - self.store.heartbeats[worker, 0] > HANG_SECONDS:
-            self._replace(worker, slot, f"made no update for {HANG_SECONDS:.0f} s")
+            self._replace(worker, slot, f"made no step for {HANG_SECONDS:.0f} s")
 
     def _replace(self, worker: int, slot: _Slot, what: str) -> None:
         assert slot.process is not None

@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from asyncrl.config import Algo, Config, PresetName
 from asyncrl.envs.make import is_atari, opened_envs
+from asyncrl.errors import UserError
 from asyncrl.images import MIN_PICTURE, is_image, torso_shape
 from asyncrl.machine import available_cores
 
@@ -229,8 +230,11 @@ def preset_for(
     """Return the preset `name` as it is for `algo` in the world `env`, which is built once to see its spaces.
 
     Raises:
-        UserError: if `env` cannot be built, or `workers` is neither None nor a number of workers.
+        UserError: if there is no such preset, if `env` cannot be built, or if `workers` is neither None nor a number of
+            workers.
     """
+    if name not in list(PRESETS):
+        raise UserError(f"there is no preset {name!r}: {', '.join(PRESETS)} are all")
     if env is None:
         return make_preset(name, algo, workers)
     world = Config(env=env, env_options=env_options)  # type: ignore[arg-type]

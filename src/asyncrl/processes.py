@@ -1,6 +1,7 @@
 """Worker processes: how they start, what they tell, how they end. The trainer owns every one of them."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,7 @@ from asyncrl.store import ParameterStore
 from asyncrl.worker import Learner, Update, learn
 
 REPORT_SECONDS = 0.5
+BUILD_SECONDS = 480.0  # that building and resetting the environments may take longer than a step
 IMPATIENT_SECONDS = 1.0  # a second Ctrl-C sooner than this is a bouncing key and may not cost the checkpoint
 
 
@@ -37,6 +39,7 @@ class Report:
     events: list[tuple[int, int]] = field(default_factory=list)  # as `orders.RECORD`, if the order is kept
     error: str | None = None  # a traceback
     mistake: str | None = None  # a user's mistake in one line: starting again would not help
+    is_last: bool = False  # what follows is closing the environments
 
 
 @dataclass
@@ -56,9 +59,9 @@ class Pending:
         self.staleness[staleness] = self.staleness.get(staleness, 0) + 1
         self.episodes += update.episodes
 
-    def report(self, worker: int) -> Report:
+    def report(self, worker: int, *, is_last: bool = False) -> Report:
         means = {name: value / self.updates for name, value in self.sums.items()} if self.updates else {}
-        return Report(worker, self.updates, means, self.staleness, self.episodes, self.events)
+        return Report(worker, self.updates, means, self.staleness, self.episodes, self.events, is_last=is_last)
 
 
 def prepare_process() -> None:
@@ -67,6 +70,7 @@ def prepare_process() -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.dup2(2, 1)  # what an environment prints must not come between the trainer's lines of JSON
+    os.environ.pop("PYTHONSAFEPATH", None)  # of our servers (children.py), not of the environment's programs
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -95,7 +99,6 @@ def run_worker(
     def report(update: Update, staleness: int) -> None:
         nonlocal pending, sent
         pending.add(update, staleness)
-        store.beat(worker)
         now = time.monotonic()
         if now - sent > REPORT_SECONDS:
             pipe.send(pending.report(worker))
@@ -106,11 +109,12 @@ def run_worker(
             pending.events.append((time.monotonic_ns(), 2 * worker + pulls))
 
     try:
-        store.beat(worker)
+        store.beat(worker, grace=BUILD_SECONDS)
         learner = Learner(config, worker, generation, statistics)
+        learner.beat = functools.partial(store.beat, worker)
         try:
             learn(learner, store, worker, report, mark)
-            pipe.send(pending.report(worker))
+            pipe.send(pending.report(worker, is_last=True))
         finally:
             learner.close()
     except (BrokenPipeError, ConnectionResetError):

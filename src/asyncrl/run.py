@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import shutil
 import subprocess
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncrl.agent import Agent, load
-from asyncrl.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, versions
+from asyncrl.checkpoint import Checkpoint, load_checkpoint, versions
 from asyncrl.config import Config, PresetName
 from asyncrl.config_file import read_config, write_config
 from asyncrl.display import PlainDisplay, make_display
@@ -21,6 +22,7 @@ from asyncrl.journals import read_json_lines
 from asyncrl.kernels import why_none
 from asyncrl.lock import holding
 from asyncrl.metrics import Progress
+from asyncrl.pointers import find_checkpoint
 from asyncrl.presets import preset_for
 from asyncrl.trainer import Outcome, Trainer
 from asyncrl.trust import repeat, require_repeated
@@ -129,7 +131,8 @@ def new_run_dir(config: Config) -> Path:
         if config.run_dir.exists():
             raise _exists(config.run_dir)
         return config.run_dir
-    name = f"{config.algo}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Trainings of the same second, as in a loop of a shell, are told apart by their processes.
+    name = f"{config.algo}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder = Path("runs") / config.env.replace("/", "-").replace(":", "-")
     path = folder / name
     for attempt in range(2, 100):

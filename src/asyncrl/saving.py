@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asyncrl.checkpoint import point_to, prune, save_checkpoint
+from asyncrl.checkpoint import save_checkpoint
 from asyncrl.errors import UserError
 from asyncrl.networks import Network
+from asyncrl.pointers import point_to, pointed_to, prune
 from asyncrl.store import ParameterStore
 
 MAX_FAILURES = 3  # in a row; then as much work may be lost as a user would forgive
@@ -49,9 +50,11 @@ class Saving:
 
     def _fail(self, line: str, is_last: bool) -> None:
         self._failures += 1
-        latest = (self.folder / "latest").resolve()
-        frames = f"{int(latest.name):,} frames" if latest.name.isdecimal() else "those of the run as it was copied"
-        kept = f"{frames} are safe" if latest.exists() else "nothing is saved yet"
+        latest = pointed_to(self.folder, "latest")
+        kept = "nothing is saved yet"
+        if latest is not None:
+            copied = not latest.name.isdecimal()
+            kept = f"{'those of the run as it was copied' if copied else f'{int(latest.name):,} frames'} are safe"
         if is_last or self._failures >= MAX_FAILURES:
             raise UserError(f"{line}; {kept}")
         self.announce(f"{line}; {kept}, and the training goes on ({self._failures} of {MAX_FAILURES})")

@@ -57,6 +57,7 @@ class Simulation:
         self._in_flight: dict[int, tuple[Update, int]] = {}  # by worker: pulled, not pushed; with the updates before
         self._said: list[Report] = []
         self._closing = self._era_is_over = False
+        self._put_off_at: int | None = None  # where in a recorded order the next era begins, if not behind this one
         self._before = (torch.get_num_threads(), flushes_denormals())
 
     def start(self) -> None:
@@ -121,6 +122,7 @@ class Simulation:
         every, frames = self.config.checkpoint_frames, self.store.total(Counter.FRAMES)
         self._end_frames = min(self.config.frames, (frames // every + 1) * every)
         self._closing = self._era_is_over = False
+        self._put_off_at = None
 
     def _make_order(self) -> Iterator[Event]:
         config = self.config
@@ -134,16 +136,19 @@ class Simulation:
     def _advance(self) -> None:
         """Do what comes next in the order."""
         if self._closing and not self._in_flight:
-            self._era_is_over = True
+            self._end_era()
             return
         event = next(self._order, None)
         if event is None:
             # Who had pulled when the recording stopped never pushes.
             self._in_flight.clear()
-            self.exhausted = self._era_is_over = True
+            self.exhausted = self._put_off_at is None
+            self._end_era()
             return
         self.position += 1
         worker, pulls = event
+        if pulls and self._closing and self._put_off_at is None:
+            self._put_off_at = self.position - 1
         if pulls and not self._closing:
             learner = self.learners[worker]
             pulled_updates = learner.pull(self.store)
@@ -151,6 +156,15 @@ class Simulation:
                 self._in_flight[worker] = compute_update(learner), pulled_updates
         elif not pulls and worker in self._in_flight:  # a recorded worker may have been killed in between
             self._push(worker, *self._in_flight.pop(worker))
+
+    def _end_era(self) -> None:
+        """End the era; a recorded order goes on with the first pull that its end has put off.
+
+        Pushes that come after that pull and are done already find nobody in flight.
+        """
+        if self._put_off_at is not None:
+            self.position = self._put_off_at
+        self._era_is_over = True
 
     def _push(self, worker: int, update: Update, pulled_updates: int) -> None:
         staleness = self.store.apply(worker, update, pulled_updates)

@@ -45,5 +45,6 @@ def other_space(theirs: tuple[spaces.Space, spaces.Space], described: dict[str, 
 
 
 def _compact(bound: np.ndarray) -> Any:
+    bound = bound.astype(int) if bound.dtype == bool else bound
     first = bound.flat[0].item()
     return str(first) if bound.size and (bound == first).all() else [str(x) for x in bound.ravel().tolist()]

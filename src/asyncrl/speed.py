@@ -250,7 +250,7 @@ def _speed_of(config: Config, found: list[_Found]) -> Speed:
     for worker in found:
         plain = [window for window in worker.windows if window.spans is None]
         if not plain:
-            raise UserError("no update was finished in time: give more with --seconds")
+            raise UserError("no update was finished in time: measure for longer (bench --seconds, tune --budget)")
         worker_steps = sum(window.steps for window in plain)
         rates.append(worker_steps / sum(window.seconds for window in plain))
         cpu_seconds += sum(window.cpu_seconds for window in plain)

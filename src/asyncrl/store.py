@@ -156,9 +156,9 @@ class ParameterStore:
         self.counters[-1, : len(base)] = base
         self._flags[1] = self._target_epoch()
 
-    def beat(self, worker: int) -> None:
-        """Record that `worker` is alive."""
-        self.heartbeats[worker, 0] = time.monotonic()
+    def beat(self, worker: int, grace: float = 0.0) -> None:
+        """Record that `worker` is alive, and will be in `grace` seconds."""
+        self.heartbeats[worker, 0] = time.monotonic() + grace
 
     def learning_rate(self) -> float:
         """Return the annealed learning rate at the present global frame."""

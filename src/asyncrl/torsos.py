@@ -41,8 +41,9 @@ class Standardize(nn.Module):
         self._clips = statistics is not None and not is_image(space)
         if statistics is None:
             statistics = InputStatistics(np.zeros(()), np.array(255.0 if space.dtype == np.uint8 else 1.0))
-        self.register_buffer("mean", torch.as_tensor(statistics.mean, dtype=torch.float32))
-        self.register_buffer("scale", 1 / torch.as_tensor(statistics.deviation, dtype=torch.float32))
+        mean, deviation = (torch.as_tensor(values, dtype=torch.float32) for values in statistics)
+        self.register_buffer("mean", self._shaped(mean))
+        self.register_buffer("scale", 1 / self._shaped(deviation))
 
     @property
     def channels_last(self) -> bool:
@@ -52,8 +53,12 @@ class Standardize(nn.Module):
     def set_statistics_(self, statistics: InputStatistics) -> None:
         """Use new statistics [D] of a vector of D numbers from now on."""
         device = self.mean.device
-        self.mean = torch.from_numpy(statistics.mean).view(self._shape).to(device)
-        self.scale = 1 / torch.from_numpy(statistics.deviation).view(self._shape).to(device)
+        self.mean = self._shaped(torch.from_numpy(statistics.mean)).to(device)
+        self.scale = 1 / self._shaped(torch.from_numpy(statistics.deviation)).to(device)
+
+    def _shaped(self, numbers: Tensor) -> Tensor:
+        """Return one number for each of an observation's in its shape; one for all as it is."""
+        return numbers.view(self._shape) if numbers.dim() else numbers
 
     def forward(self, observations: Tensor) -> Tensor:
         floats = observations.to(torch.float32, copy=True).sub_(self.mean).mul_(self.scale)
@@ -177,7 +182,7 @@ class OwnTorso(nn.Module):
         self.out_features = features.shape[1]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.module(inputs)
+        return self.module(inputs.contiguous())  # as it was tried: `view` wants it so
 
 
 class LSTM(nn.Module):

@@ -53,7 +53,9 @@ def resume_verb(args: Sequence[str]) -> int:
     given = parse(ResumeArguments, rest, "asyncrl resume", ResumeArguments(), first="RUN")
     from asyncrl.run import resume_run
 
-    changes = {name: value for name, value in vars(given).items() if value is not None and name not in ("json", "env")}
+    # What is given may also be none, which ends a limit.
+    names = [name for name in vars(given) if peek(rest, f"--{name.replace('_', '-')}") is not None]
+    changes = {name: getattr(given, name) for name in names if name not in ("json", "env")}
     return _report(resume_run(run, given.env, changes, as_json=given.json), given.json)
 
 

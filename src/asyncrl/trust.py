@@ -1,6 +1,7 @@
 """What a file may make us do: name an environment, never import its author's code unasked."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +40,7 @@ def require_repeated(config: Config, repeated: str | None) -> None:
         options = f"is made with {shortened(config.env_options)}" if config.env_options else ""
         code = f"imports code ({env})" if is_import_path(env) else ""
         what = " and ".join(filter(None, (code, options)))
-        raise UserError(f"the run's environment {what}: repeat it with --env {env} if you trust it")
+        raise UserError(f"the run's environment {what}: repeat it with --env {shlex.quote(env)} if you trust it")
 
 
 def may_import(config: Config) -> bool:

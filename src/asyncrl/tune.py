@@ -27,7 +27,7 @@ from asyncrl.trust import may_import
 NEAR_BEST = 0.95  # of the fastest: as good, if it has fewer environments
 BATCHES = (8, 4, 16, 2, 32, 1, 64)  # most promising first, should time run out
 WARMUP_SECONDS = 1.0
-SECONDS = 3.0  # of one measurement
+SECONDS = 3.0  # of one measurement, at the least
 # What the proposed command shall not repeat: options of ours, and what is proposed; with a value each but for --json.
 OWN_OPTIONS = ("--budget", "--out", "--json", "--workers", "--envs-per-worker")
 
@@ -93,23 +93,36 @@ def tune_verb(args: Sequence[str]) -> int:
 def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterator[Trial]:
     """Measure combinations until `budget` seconds are over; the first one always.
 
-    First the batch with one worker per core, in half of the time, then workers with the best batch.
+    First the batch with one worker per core, in half of the time, then workers with the best batch. What cannot be
+    measured is told and left out.
+
+    Raises:
+        UserError: if nothing could be measured.
     """
     began = time.monotonic()
     start = fresh_start(trainable(config))
     threads = threads_of(config, sum(p.numel() for p in start.network.parameters()))
-    cores, trials, longest = available_cores(), [], 0.0
+    cores, trials, longest, failure = available_cores(), [], 0.0, None
+    seconds = max(SECONDS, budget / 20)  # updates of slow worlds may take longer
     for stage, share in ((_batches, 0.5), (_worker_counts, 1.0)):
         for workers, batch in stage(config, cores, trials):
             trial_began = time.monotonic()
-            if trials and trial_began + longest > began + share * budget:
+            if longest and trial_began + longest > began + share * budget:
                 break
             tried = dataclasses.replace(config, workers=workers, envs_per_worker=batch)
-            speed = measure_speed(tried, seconds=SECONDS, warmup=WARMUP_SECONDS, start=start)
-            longest = max(longest, time.monotonic() - trial_began)
+            try:
+                speed = measure_speed(tried, seconds=seconds, warmup=WARMUP_SECONDS, start=start)
+            except UserError as error:  # another number may do, and those before have been measured
+                failure = error
+                say(f"{workers} workers x {batch} environments: {failure}")
+                continue
+            finally:
+                longest = max(longest, time.monotonic() - trial_began)
             say(f"{workers} workers x {batch} environments: {speed.steps_per_second:,.0f} steps/s")
             trials.append(_trial(tried, speed, threads))
             yield trials[-1]
+    if failure is not None and not trials:
+        raise failure
 
 
 def _batches(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
@@ -125,7 +138,7 @@ def _learns(config: Config, workers: int, batch: int) -> bool:
 
 
 def _worker_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
-    if config.algo == "a2c":
+    if config.algo == "a2c" or not trials:
         return  # one process has all environments: their number is all that counts
     batch = choose(trials).envs_per_worker
     # Half: siblings on one physical core may only disturb each other. More than cores: some wait while others work.

@@ -88,6 +88,7 @@ class Learner:
         )
         self.epsilons: Tensor = torch.ones(envs.num_envs)
         self.done = 0.0  # share of the run that had passed at the last pull
+        self.beat: Callable[[], None] = lambda: None  # called at every step: an update may take minutes
 
     def _make_networks(self, envs: Environments, statistics: InputStatistics | None) -> None:
         spaces = envs.observation_space, envs.action_space
@@ -133,6 +134,7 @@ class Learner:
 
     def act(self, observations: Tensor, resets: Tensor, state: CoreState) -> tuple[Tensor, CoreState]:
         """Choose actions [B] for observations [B, ...]; return them and the core's state after."""
+        self.beat()
         with recording(self.tapes):
             outputs, state = self.network(observations.to(self.device)[None], resets.to(self.device)[None], state)
         if self.device.type != "cpu":

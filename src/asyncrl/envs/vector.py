@@ -43,6 +43,8 @@ class GymnasiumEnvironments(Environments):
         for i, action in enumerate(self._actions.to_environment(actions)):
             observation, rewards[i], terminated[i], truncated[i], _ = self._envs[i].step(action)
             observations.append(observation)
+        if not np.isfinite(rewards).all():
+            raise UserError(f"an environment gave the reward {rewards[~np.isfinite(rewards)][0]}: give finite numbers")
         batch, final = self._batch(observations), None
         ended = terminated | truncated
         if ended.any():

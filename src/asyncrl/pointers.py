@@ -1,0 +1,68 @@
+"""The checkpoints of a run by their names: which is the latest, which is the best, which may go."""
+
+import errno
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+from asyncrl.errors import UserError
+
+KEPT = 3  # newest checkpoints that stay, beside the best
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def point_to(folder: Path, name: str, target: Path) -> None:
+    """Make `folder/<name>` a link to the checkpoint `target`, replacing an older one at once.
+
+    Where the file system has no links (exFAT, some network drives), it is a file with the checkpoint's name.
+    """
+    link, aside, copied = folder / name, folder / f".{name}-{os.getpid()}", folder / f".replaced-{name}"
+    aside.unlink(missing_ok=True)
+    try:
+        try:
+            aside.symlink_to(target.name, target_is_directory=True)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            aside.write_text(target.name, encoding="utf-8")
+        if link.is_dir() and not link.is_symlink():  # a run that was copied by what follows links, such as scp -r
+            shutil.rmtree(copied, ignore_errors=True)
+            link.rename(copied)
+        aside.replace(link)
+    finally:
+        aside.unlink(missing_ok=True)
+        shutil.rmtree(copied, ignore_errors=True)
+
+
+def pointed_to(folder: Path, name: str) -> Path | None:
+    """Return the checkpoint that `point_to` made `folder/<name>` mean, or None if there is none."""
+    link = folder / name
+    if link.is_file():
+        with link.open("rb") as file:
+            target = file.read(20)
+        link = folder / target.decode("ascii", "replace") if target.isdigit() else folder / f"{name} is damaged"
+    return link.resolve() if link.is_dir() else None
+
+
+def prune(folder: Path) -> None:
+    """Delete all but the newest checkpoints and the best one."""
+    kept = {pointed_to(folder, name) for name in ("latest", "best")}
+    numbered = sorted((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
+    for path in numbered[:-KEPT]:
+        if path.resolve() not in kept:
+            shutil.rmtree(path)
+
+
+def find_checkpoint(path: Path, which: str = "latest") -> Path:
+    """Return the checkpoint folder that `path` means: itself, or the `which` ("latest", "best") of a run."""
+    if (path / "state.json").exists():
+        return Path(os.path.abspath(path))  # its parents are the run's folders, also where it is "."
+    if not path.is_dir():
+        raise UserError(f"there is no run or checkpoint at {path}")
+    found = pointed_to(path / "checkpoints", which)
+    if found is None:
+        config = path / "config.toml"  # of a training that was killed before it had written a checkpoint
+        anew = ": if nothing trains there any more, train anew with --config " + shlex.quote(str(config))
+        raise UserError(f"{path} holds no {which} checkpoint{anew if which == 'latest' and config.exists() else ''}")
+    return found
