@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import tyro
 from contenders import Contender, make_ceilings
 from kept_rounds import keep_round, open_rounds
-from outcome import make_result, prepare, save
+from outcome import describe_machine, make_result, prepare, save
 from peer_contenders import PAIRS, make_peer_contenders
 from report import print_report
 from rounds import HERE, Rounds, Rules, say
@@ -91,10 +91,12 @@ def resumed(args: Arguments, game: str, contenders: list[Contender], rules: Rule
     """Return rounds that go on after those kept of this game, and are kept."""
     path = HERE / "results" / f"rounds-{game}.jsonl"
     how = ("seconds", "warmup", "workers", "envs_per_worker", "quiet", "only")
-    subject = {"game": GAMES[game][:2], **{name: getattr(args, name) for name in how}}
-    rows = open_rounds(path, subject)
+    # Of another revision rounds may go on; whoever changes what is measured removes the file.
+    machine = {name: value for name, value in describe_machine().items() if name != "git_revision"}
+    subject = {"game": GAMES[game][:2], "machine": machine, **{name: getattr(args, name) for name in how}}
+    rows, failures = open_rounds(path, subject)
     say(f"rounds of {game} are kept in {path}, where {len({row.round for row in rows})} are")
-    return Rounds(contenders, rules, rows, functools.partial(keep_round, path))
+    return Rounds(contenders, rules, rows, failures, functools.partial(keep_round, path))
 
 
 if __name__ == "__main__":

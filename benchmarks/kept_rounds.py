@@ -7,7 +7,7 @@ off leaves none and begins anew, so that the ratios within a round are never of 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from meter import Measurement
 from rounds import Row
@@ -15,8 +15,15 @@ from rounds import Row
 from asyncrl.errors import UserError
 
 
-def open_rounds(path: Path, subject: dict[str, Any]) -> list[Row]:
-    """Return the measurements kept in `path`, none for a new file.
+class Kept(NamedTuple):
+    """What earlier sittings have left."""
+
+    rows: list[Row]
+    failures: dict[str, str]  # of contenders, and why
+
+
+def open_rounds(path: Path, subject: dict[str, Any]) -> Kept:
+    """Return what is kept in `path`, nothing for a new file.
 
     Args:
         path: of the file; a new one begins with `subject`.
@@ -29,21 +36,26 @@ def open_rounds(path: Path, subject: dict[str, Any]) -> list[Row]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         _append(path, subject)
-        return []
+        return Kept([], {})
     try:
         first, *rounds = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        rows = [Row(**{**row, "measurement": Measurement(**row["measurement"])}) for kept in rounds for row in kept]
+        rows = [_row(values) for kept in rounds for values in kept["rows"]]
+        failures = {name: str(why) for kept in rounds for name, why in kept["failures"].items()}
         differing = [name for name in subject if first.get(name) != subject[name]]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): remove it to begin anew") from None
     if differing:
         raise UserError(f"{path} was measured with another {' and '.join(differing)}: remove it to begin anew")
-    return rows
+    return Kept(rows, failures)
 
 
-def keep_round(path: Path, rows: list[Row]) -> None:
-    """Add a round that has ended to the file."""
-    _append(path, [dataclasses.asdict(row) for row in rows])
+def _row(values: dict[str, Any]) -> Row:
+    return Row(**{**values, "measurement": Measurement(**values["measurement"])})
+
+
+def keep_round(path: Path, rows: list[Row], failures: dict[str, str]) -> None:
+    """Add a round that has ended to the file, and who has failed so far."""
+    _append(path, {"rows": [dataclasses.asdict(row) for row in rows], "failures": failures})
 
 
 def _append(path: Path, line: Any) -> None:

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from contenders import CEILINGS, Contender
 from meter import Measurement
@@ -53,7 +54,8 @@ class Rounds:
         contenders: all of them.
         rules: of the rounds.
         rows: measurements of rounds that ended earlier, which are not run again.
-        keep: called with the measurements of each round that ends.
+        failures: of contenders then, and why: they are out.
+        keep: called with the measurements of each round that ends, and all failures.
     """
 
     def __init__(
@@ -61,12 +63,13 @@ class Rounds:
         contenders: list[Contender],
         rules: Rules,
         rows: Iterable[Row] = (),
-        keep: Callable[[list[Row]], None] = lambda _: None,
+        failures: Mapping[str, str] = MappingProxyType({}),
+        keep: Callable[[list[Row], dict[str, str]], None] = lambda rows, failures: None,
     ) -> None:
         self.contenders, self.rules, self._keep = contenders, rules, keep
-        self.rows = list(rows)
+        self.rows = [row for row in rows if row.round <= rules.rounds]
         self._ended = {row.round for row in self.rows}
-        self.failures = {c.name: c.failure for c in contenders if c.failure is not None}
+        self.failures = {**failures, **{c.name: c.failure for c in contenders if c.failure is not None}}
 
     def run(self) -> None:
         """Measure every contender once as a pilot, then those near the best of their group in each round."""
@@ -83,7 +86,7 @@ class Rounds:
             return
         for contender in runners:
             self._measure_quietly(contender, number)
-        self._keep([row for row in self.rows if row.round == number])
+        self._keep([row for row in self.rows if row.round == number], self.failures)
 
     def _is_near_best(self, contender: Contender) -> bool:
         """Return whether its pilot is near the best of its group, or none of its pilots was quiet."""

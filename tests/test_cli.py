@@ -105,7 +105,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("train", "CartPole-v1", "--config", "none.toml"), "cannot read none.toml: No such file"),
         (("train", "CartPole-v1", "--config", "."), "cannot read .: Is a directory"),
         (("train", "CartPole-v1", "--config", "latin1.toml"), "latin1.toml is not valid TOML"),
-        (("train", "CartPole-v1", "--config", "unknown.toml"), "unknown.toml: there is no setting frams"),
+        (("train", "CartPole-v1", "--config", "unknown.toml"), "unknown.toml: there is no setting 'frams'"),
         (("train", "CartPole-v1", "--config", "wrong.toml"), "wrong.toml: --frames is '1m': it must be a whole number"),
         (("train", "CartPole-v1", "--run-dir", "there"), "there exists: choose another --run-dir, or resume it"),
         (("train", "CartPole-v1", "--run-dir", "file/x"), "cannot write to file/x: Not a directory"),

@@ -145,7 +145,7 @@ def test_a_hand_written_file_starts_from_its_preset(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("frams = 3", "there is no setting frams"),
+        ("frams = 3", "there is no setting 'frams'"),
         ('frames = "10m"', "--frames is '10m': it must be a whole number"),
         ("frames = 2.5", "it must be a whole number"),
         ("frames = nan", "it must be a whole number"),

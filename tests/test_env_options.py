@@ -1,5 +1,6 @@
 """Options of environments: their text, and who may have them passed on."""
 
+import json
 import math
 from typing import Any
 
@@ -179,6 +180,31 @@ def test_an_agent_plays_in_other_variants_of_its_world(tmp_path, capsys):
     assert main(["eval", str(path), "--episodes", "1", "--env-options", "gravity=3"]) == 2
     assert "CartPole-v1 has no option gravity" in capsys.readouterr().err
     assert read_config(path / "config.toml").env_options == "sutton_barto_reward=true"
+
+
+def test_none_means_no_options_and_nothing_those_of_the_run(tmp_path, capsys):
+    path = str(tmp_path / "run")
+    options = ["--env-options", "sutton_barto_reward=true"]
+    assert main(["train", "CartPole-v1", *options, "--frames", "500", "--workers", "1", "--run-dir", path]) == 0
+    capsys.readouterr()
+    for given, score in ((["--env-options", "none"], 1.0), (["--env-options="], 1.0), (["--env", "CartPole-v1"], -1.0)):
+        assert main(["eval", path, "--episodes", "1", "--json", *given]) == 0
+        assert np.sign(json.loads(capsys.readouterr().out)["mean"]) == score
+
+
+@pytest.mark.parametrize("options", ["kind=dict", "kind=many"])
+def test_spaces_of_another_kind_are_refused(options, tmp_path, capsys):
+    def make(kind="box"):
+        env = gymnasium.make("asyncrl/Catch-v0")
+        if kind == "dict":
+            env.observation_space = gymnasium.spaces.Dict({"x": env.observation_space})
+        if kind == "many":
+            env.action_space = gymnasium.spaces.MultiBinary(2)
+        return env
+
+    run = asyncrl.train(make, frames=200, workers=1, run_dir=tmp_path / "run", announce=str)
+    with pytest.raises(UserError, match=r"--env-options make .* with another (observation|action) space"):
+        asyncrl.load(run.path, env=make, env_options=options).evaluate(1)
 
 
 @pytest.mark.parametrize("verb", [["eval"], ["record", "film.mp4"]])

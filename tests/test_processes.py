@@ -262,7 +262,8 @@ def test_a_reader_that_leaves_ends_the_run_quietly(tmp_path):
     load_checkpoint(find_checkpoint(tmp_path / "run"))
 
 
-def test_nothing_is_imported_from_the_working_folder(tmp_path):
+@pytest.mark.parametrize("update", ["hogwild", "locked"])  # a lock starts the resource tracker
+def test_nothing_is_imported_from_the_working_folder(tmp_path, update):
     """It may be a stranger's run: `asyncrl resume .`."""
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
@@ -270,7 +271,8 @@ def test_nothing_is_imported_from_the_working_folder(tmp_path):
         (tmp_path / "here" / f"{name}.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w').close()")
     script = tmp_path / "there" / "asyncrl-script.py"  # as an installed command, whose own folder comes first
     script.write_text("import sys\nfrom asyncrl.cli import main\nsys.exit(main())")
-    command = [sys.executable, str(script), "train", "CartPole-v1", "--frames", "500", "--workers", "1"]
+    words = ["train", "CartPole-v1", "--frames", "500", "--workers", "1", "--update", update]
+    command = [sys.executable, str(script), *words]
     subprocess.run(command, cwd=tmp_path / "here", env=environment(), check=True, timeout=10 * PATIENCE_SECONDS)
     assert not (tmp_path / "mark").exists()
 

@@ -1,5 +1,6 @@
 """Rounds of measurements that are cut off and go on in another sitting."""
 
+import dataclasses
 import json
 import sys
 
@@ -30,7 +31,7 @@ def benchmark(from_benchmarks, tmp_path):
 
     def sitting(count, keep=kept.keep_round):
         rules = rounds.Rules(count, quiet=0.05, repeats=0)
-        return rounds.Rounds(made, rules, kept.open_rounds(file, SUBJECT), lambda rows: keep(file, rows))
+        return rounds.Rounds(made, rules, *kept.open_rounds(file, SUBJECT), lambda *what: keep(file, *what))
 
     def ran():
         names = log.read_text().split()
@@ -43,10 +44,10 @@ def benchmark(from_benchmarks, tmp_path):
 def test_rounds_go_on_where_they_ended(benchmark):
     sitting, ran, _, kept = benchmark
 
-    def keep_but_one(file, rows):
+    def keep_but_one(file, rows, failures):
         if rows[0].round == 2:
             raise KeyboardInterrupt  # just before the round is written down
-        kept.keep_round(file, rows)
+        kept.keep_round(file, rows, failures)
 
     with pytest.raises(KeyboardInterrupt):
         sitting(3, keep_but_one).run()
@@ -61,6 +62,19 @@ def test_rounds_go_on_where_they_ended(benchmark):
         *((3, name) for name in ("a", "b")),
     ]
     assert {row.measurement.steps_per_second for row in rounds.rows if row.contender == "b"} == {200.0}
+
+
+def test_who_has_failed_stays_out(benchmark):
+    sitting, ran, _, _ = benchmark
+    first = sitting(1)
+    first.contenders[1] = dataclasses.replace(first.contenders[1], command=(sys.executable, "-c", "exit('no luck')"))
+    first.run()
+    assert ran() == ["a", "slow", "a", "slow"]
+    second = sitting(2)
+    second.run()
+    assert ran() == ["slow", "a"]
+    assert second.failures == {"b": "no luck (exit code 1)"}
+    assert {row.round for row in sitting(1).rows} == {0, 1}  # fewer than are kept
 
 
 def test_only_rounds_of_the_same_kind_go_on(benchmark):

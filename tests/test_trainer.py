@@ -17,7 +17,7 @@ import worlds
 from safetensors.torch import load_file
 
 import asyncrl
-from asyncrl import pool
+from asyncrl import pool, processes
 from asyncrl.checkpoint import load_checkpoint, restore_store
 from asyncrl.config import Config
 from asyncrl.errors import UserError
@@ -143,12 +143,31 @@ def test_a_worker_that_hangs_or_leaves_is_replaced(monkeypatch, env):
 
 
 def test_slow_steps_are_no_hang(monkeypatch):
-    monkeypatch.setattr(pool, "HANG_SECONDS", 2.0)
+    def show(progress: Progress) -> None:  # starting may be slow
+        monkeypatch.setattr(pool, "HANG_SECONDS", 2.0 if Path("stepping").exists() else 120.0)
+
     told = []
     settings = {"env": "worlds:slow", "workers": 1, "envs_per_worker": 2, "t_max": 10, "frames": 20}
-    run = train(dataclasses.replace(TINY, **settings, standardize_inputs=False), told)  # one update of four seconds
+    config = dataclasses.replace(TINY, **settings, standardize_inputs=False)
+    run = train(config, told, show=show)  # one update of four seconds
     assert run.outcome is not None and run.outcome.reason == "frames" and run.outcome.progress.updates == 1
+    assert pool.HANG_SECONDS == 2.0
     assert not any("starting it again" in text for text in told)
+
+
+def test_a_worker_that_hangs_while_it_builds_is_given_up_in_the_end():
+    longest = pool.HANG_SECONDS + processes.BUILD_SECONDS
+    assert longest + 2 * pool.STALL_SECONDS < pool.HEALTHY_SECONDS  # else all its failures were forgiven, for ever
+
+
+def test_a_pause_of_the_trainer_leaves_a_worker_its_time_to_build():
+    workers = make_trainer(dataclasses.replace(TINY, workers=1)).pool
+    workers.store.beat(0, grace=processes.BUILD_SECONDS)
+    until = workers.store.heartbeats[0, 0]
+    workers._polled = time.monotonic() - 1_000
+    workers.slots[0].start_at = time.monotonic() + 1_000  # nothing is to be started here
+    workers.poll(0)
+    assert workers.store.heartbeats[0, 0] == pytest.approx(until, abs=1.0)
 
 
 @pytest.mark.parametrize(("patience", "is_closed"), [(20.0, True), (0.5, False)])

@@ -61,9 +61,10 @@ def tiny(render_mode: str | None = None) -> gymnasium.Env:
 
 
 class Slow(Tiny):
-    """Takes a fifth of a second for a step."""
+    """Takes a fifth of a second for a step, and leaves a mark in its first."""
 
     def step(self, action):
+        Path("stepping").touch()
         time.sleep(0.2)
         return super().step(action)
 

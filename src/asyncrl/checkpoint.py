@@ -9,7 +9,6 @@ is live, torn between updates as everything else under Hogwild.
 import hashlib
 import json
 import math
-import os
 import platform
 import shutil
 from collections.abc import Iterable
@@ -24,9 +23,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from asyncrl.config import Config
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, shortened
 from asyncrl.inputs import InputStatistics
 from asyncrl.networks import Network, make_network
+from asyncrl.pointers import sync
 from asyncrl.spaces_json import decode_space
 from asyncrl.store import ParameterStore, adam_decays
 
@@ -81,7 +81,7 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
         text = json.dumps({"schema": SCHEMA, **state, "sha256": digests}, indent=1)
         (aside / "state.json").write_text(text + "\n", encoding="utf-8")
         for path in [*aside.iterdir(), aside]:
-            _sync(path)
+            sync(path)
         if final.exists():  # the same frame count: the newer one wins
             final.rename(replaced)
         try:
@@ -90,7 +90,7 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
             if replaced.exists():
                 replaced.rename(final)
             raise
-        _sync(folder)
+        sync(folder)
     finally:
         for path in (aside, replaced):
             shutil.rmtree(path, ignore_errors=True)
@@ -162,12 +162,14 @@ def restore_network(config: Config, checkpoint: Checkpoint) -> Network:
     own = {name: (tensor.shape, tensor.dtype) for name, tensor in network.state_dict().items()}
     theirs = {name: (tensor.shape, tensor.dtype) for name, tensor in checkpoint.parameters.items()}
     if checkpoint.state.get("env") != config.env or own != theirs:
+        told = shortened(str(checkpoint.state.get("env"))).strip("'")
         raise UserError(
-            f"{checkpoint.path} is a checkpoint of {checkpoint.state.get('env')} with another network or game than "
+            f"{checkpoint.path} is a checkpoint of {told} with another network or game than "
             f"the run's configuration ({config.env}, {config.algo}, {config.core}) says"
         )
     # A torso of the user's own may keep infinity in what it does not learn, such as a mask.
-    learned = {*dict(network.named_parameters()), *(name for name in theirs if ".inputs." in name)}
+    learned = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    learned += [name for name in theirs if name.startswith(("trunk.inputs.", "value_trunk.inputs."))]
     _require_finite(checkpoint.path / _FILES[0], (checkpoint.parameters[name] for name in learned))
     network.load_state_dict(checkpoint.parameters)
     return network
@@ -250,11 +252,3 @@ def _write(tensors: dict[str, Tensor], path: Path) -> None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

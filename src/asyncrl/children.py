@@ -35,6 +35,8 @@ _lock = threading.Lock()  # trainings may begin in several threads
 
 def make_context(env: str) -> BaseContext:
     """Return the start method for workers that will step `env`: forkserver with their modules, spawn without it."""
+    with _child_surroundings():
+        pass  # has started the resource tracker: a lock would start it too, but from the working folder
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return SpawnContext()
     context = ForkServerContext()
@@ -77,17 +79,18 @@ def _child_surroundings() -> Iterator[None]:
     """
     with _lock:
         main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in _ENVIRONMENT}
-        os.environ.update(_ENVIRONMENT)
-        resource_tracker.ensure_running()  # here, because it ends by unblocking SIGINT
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        sys.modules["__main__"] = types.ModuleType("__main__")
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, set())
         try:
+            os.environ.update(_ENVIRONMENT)
+            resource_tracker.ensure_running()  # before SIGINT is blocked, because it ends by unblocking that
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            sys.modules["__main__"] = types.ModuleType("__main__")
             yield
         finally:
             sys.modules["__main__"] = main
             for name, value in before.items():
                 if value is None:
-                    del os.environ[name]
+                    os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

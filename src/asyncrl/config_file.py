@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 
 from asyncrl.config import Config
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, shortened
 from asyncrl.presets import PRESETS, make_preset
 
 
@@ -48,7 +48,7 @@ def read_config(path: Path, workers: int | None = None) -> Config:
         values["workers"] = workers
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(Config)})
     if unknown:
-        raise UserError(f"{path}: there is no setting {unknown[0]}")
+        raise UserError(f"{path}: there is no setting {shortened(unknown[0])}")
     preset = values.get("preset", "fast")
     if preset not in list(PRESETS):
         raise UserError(f"{path}: there is no preset {preset!r}: {', '.join(PRESETS)} are all")

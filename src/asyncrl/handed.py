@@ -65,4 +65,6 @@ def require_function(name: str, what: str) -> Callable[..., Any]:
     if isinstance(name, Handed):
         return name.function
     function = name.removeprefix(_PREFIX)
+    if not function.isprintable():  # a stranger's
+        function = repr(function)
     raise UserError(f"the run's {what} is the Python function {function}: hand it over again, as {what}={function}")

@@ -26,6 +26,7 @@ def point_to(folder: Path, name: str, target: Path) -> None:
             if error.errno not in _NO_LINKS:
                 raise
             aside.write_text(target.name, encoding="utf-8")
+            sync(aside)
         if link.is_dir() and not link.is_symlink():  # a run that was copied by what follows links, such as scp -r
             shutil.rmtree(copied, ignore_errors=True)
             link.rename(copied)
@@ -43,6 +44,15 @@ def pointed_to(folder: Path, name: str) -> Path | None:
             target = file.read(20)
         link = folder / target.decode("ascii", "replace") if target.isdigit() else folder / f"{name} is damaged"
     return link.resolve() if link.is_dir() else None
+
+
+def sync(path: Path) -> None:
+    """Have what was written to `path` on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def prune(folder: Path) -> None:

@@ -18,7 +18,8 @@ HEALTHY_SECONDS = 600.0  # of work, after which failures before are forgiven: a 
 HANG_SECONDS = 120.0  # without a step
 BEST_SECONDS = 30.0  # between checkpoints of a new best score
 STOP_SECONDS = 3.0  # that a worker has to finish its update before it is killed
-CLOSE_SECONDS = 20.0  # that one may close its environments after it: they may own programs and files
+CLOSE_SECONDS = 20.0  # that it may close its environments after that: they may own programs and files
+HURRIED_SECONDS = 1.0  # the same after a Ctrl-C
 STALL_SECONDS = 10.0  # between two polls: this process itself was stopped (Ctrl-Z), and the workers with it
 
 
@@ -35,10 +36,10 @@ class _Slot:
     finished: bool = False
     is_closing: bool = False  # its environments, after its last report
 
-    def is_ending(self, seconds: float) -> bool:
-        """Return whether it is still to be waited for, `seconds` after it was told to stop."""
-        patience = CLOSE_SECONDS if self.is_closing else STOP_SECONDS
-        return self.process is not None and self.process.is_alive() and seconds < patience
+    @property
+    def is_alive(self) -> bool:
+        """Whether a process is there and runs."""
+        return self.process is not None and self.process.is_alive()
 
 
 class WorkerPool:
@@ -69,6 +70,7 @@ class WorkerPool:
         """Start all workers."""
         for worker in range(len(self.slots)):
             self._start(worker)
+        self._polled = time.monotonic()
 
     def poll(self, timeout: float) -> list[Report]:
         """Wait up to `timeout` seconds for reports; restart workers that died or hang.
@@ -77,8 +79,8 @@ class WorkerPool:
             UserError: if a worker has failed too often, or for a reason that only the user can mend.
         """
         if time.monotonic() - self._polled > STALL_SECONDS:
-            for worker in range(len(self.slots)):
-                self.store.beat(worker)
+            for worker, beat in enumerate(self.store.heartbeats[:, 0]):
+                self.store.beat(worker, grace=max(beat - time.monotonic(), 0.0))
         # Who had ended before the reading has been read to his last word.
         ended = [slot.process is not None and not slot.process.is_alive() for slot in self.slots]
         reports = self._receive(timeout)
@@ -99,15 +101,31 @@ class WorkerPool:
         return {"generation": self.generation}
 
     def stop(self) -> list[Report]:
-        """End all workers: ask, then kill those that have not ended in time; return what they still had to say."""
+        """Ask all workers to end, kill those that learn on for too long; return what they still had to say.
+
+        From then on nobody writes into the store. Environments may still be closing: see `close`.
+        """
         self.store.stop()
-        began, reports = time.monotonic(), []
-        while any(slot.is_ending(time.monotonic() - began) for slot in self.slots):
+        deadline, reports = time.monotonic() + STOP_SECONDS, []
+        while any(slot.is_alive and not slot.is_closing for slot in self.slots) and time.monotonic() < deadline:
             reports += self._receive(timeout=0.05)  # a full pipe would keep its worker from ending
         for slot in self.slots:
-            if slot.process is not None:
+            if slot.process is not None and not slot.is_closing:
                 _kill(slot.process)
         return reports + self._receive(timeout=0)
+
+    def close(self, *, hurries: bool = False) -> None:
+        """Let environments be closed for a while, then end every process, whatever happens."""
+        deadline = time.monotonic() + (HURRIED_SECONDS if hurries else CLOSE_SECONDS)
+        try:
+            for slot in self.slots:
+                if slot.process is not None and slot.is_closing:
+                    slot.process.join(max(deadline - time.monotonic(), 0.0))
+            self._receive(timeout=0)  # tells what went wrong there
+        finally:
+            for slot in self.slots:
+                if slot.process is not None:
+                    _kill(slot.process)
 
     def state(self, worker: int) -> str:
         """Return what a worker is doing, in one word."""

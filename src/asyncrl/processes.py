@@ -23,7 +23,7 @@ from asyncrl.store import ParameterStore
 from asyncrl.worker import Learner, Update, learn
 
 REPORT_SECONDS = 0.5
-BUILD_SECONDS = 480.0  # that building and resetting the environments may take longer than a step
+BUILD_SECONDS = 180.0  # that building and resetting the environments may take longer than a step
 IMPATIENT_SECONDS = 1.0  # a second Ctrl-C sooner than this is a bouncing key and may not cost the checkpoint
 
 
@@ -94,7 +94,7 @@ def run_worker(
 ) -> None:
     """Be an actor-learner process: learn, report twice a second, end with the trainer or when it says so."""
     prepare_process()
-    pending, sent = Pending(), time.monotonic()
+    pending, sent, is_built = Pending(), time.monotonic(), False
 
     def report(update: Update, staleness: int) -> None:
         nonlocal pending, sent
@@ -111,7 +111,7 @@ def run_worker(
     try:
         store.beat(worker, grace=BUILD_SECONDS)
         learner = Learner(config, worker, generation, statistics)
-        learner.beat = functools.partial(store.beat, worker)
+        learner.beat, is_built = functools.partial(store.beat, worker), True
         try:
             learn(learner, store, worker, report, mark)
             pipe.send(pending.report(worker, is_last=True))
@@ -123,7 +123,8 @@ def run_worker(
         pipe.send(Report(worker, mistake=str(error)))
         sys.exit(1)
     except UserError as error:
-        pipe.send(Report(worker, mistake=f"{error} (in a worker: it imports nothing of your script)"))
+        where = "" if is_built else " (in a worker: it imports nothing of your script)"
+        pipe.send(Report(worker, mistake=f"{error}{where}"))
         sys.exit(1)
     except Exception:
         pipe.send(Report(worker, error=traceback.format_exc()))

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Annotated, Literal
 
-from asyncrl.arguments import Flag, parse, run_argument, split_positional
+from asyncrl.arguments import Flag, parse, peek, run_argument, split_positional
 from asyncrl.errors import UserError
 
 Mode = Literal["sampled", "greedy"]
@@ -34,7 +34,8 @@ class EvalArguments:
     # The run's environment again, as leave to make it: wanted where that may import code (it is an import path, or made
     # with options and not of asyncrl).
     env: str | None = None
-    # What to make the environment with instead of the run's own options, as NAME=VALUE,NAME=VALUE; "" for none.
+    # What to make the environment with instead of the run's own options, as NAME=VALUE,NAME=VALUE, or none of them. Not
+    # given: the run's own.
     env_options: str | None = None
     # Report in JSON.
     json: Flag = False
@@ -58,7 +59,7 @@ def eval_verb(args: Sequence[str]) -> int:
     from asyncrl.journals import json_line
 
     _check_seed(given.seed)
-    agent = load(run, given.checkpoint, env=given.env, env_options=given.env_options)
+    agent = load(run, given.checkpoint, env=given.env, env_options=_variant(given.env_options, rest))
     sticky = True if given.sticky else None
     with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
         episodes = agent.evaluate(given.episodes, mode=mode, seed=given.seed, sticky=sticky)
@@ -101,7 +102,8 @@ class RecordArguments:
     # The run's environment again, as leave to make it: wanted where that may import code (it is an import path, or made
     # with options and not of asyncrl).
     env: str | None = None
-    # What to make the environment with instead of the run's own options, as NAME=VALUE,NAME=VALUE; "" for none.
+    # What to make the environment with instead of the run's own options, as NAME=VALUE,NAME=VALUE, or none of them. Not
+    # given: the run's own.
     env_options: str | None = None
     # Report in JSON.
     json: Flag = False
@@ -118,7 +120,7 @@ def record_verb(args: Sequence[str]) -> int:
     from asyncrl.video import record
 
     _check_seed(given.seed)
-    agent = load(run, given.checkpoint, env=given.env, env_options=given.env_options)
+    agent = load(run, given.checkpoint, env=given.env, env_options=_variant(given.env_options, rest))
     with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
         mode: Mode = "greedy" if given.greedy else "sampled"
         episode = record(agent, Path(out), mode=mode, seed=given.seed, announce=print)
@@ -161,6 +163,11 @@ def plot_verb(args: Sequence[str]) -> int:
     for run in left_out:
         print(f"{run} is not in it: it has no finished episodes yet")
     return 0
+
+
+def _variant(options: str | None, args: Sequence[str]) -> str | None:
+    """Return the options of the command line, none of them where they are said to be none, None where nothing is."""
+    return "" if options is None and peek(args, "--env-options") is not None else options
 
 
 def _check_seed(seed: int) -> None:

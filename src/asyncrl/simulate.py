@@ -82,17 +82,20 @@ class Simulation:
         return self._reports()
 
     def stop(self) -> list[Report]:
-        """Push what was pulled and release everything; return what there is to report."""
+        """Push what was pulled; return what there is to report."""
         self._closing = True
         try:
             while self.learners and not self._era_is_over:
                 self._advance()
-            self._close()
         finally:
             threads, flushes = self._before
             torch.set_num_threads(threads)
             torch.set_flush_denormal(flushes)
         return self._reports()
+
+    def close(self, *, hurries: bool = False) -> None:
+        """Close all environments, however long that takes."""
+        self._close()
 
     def wants_checkpoint(self, seconds: float, is_best: bool) -> bool:
         """Return whether an era is over; neither time nor scores may decide, or equal seeds gave unequal runs."""
@@ -147,8 +150,10 @@ class Simulation:
             return
         self.position += 1
         worker, pulls = event
-        if pulls and self._closing and self._put_off_at is None:
-            self._put_off_at = self.position - 1
+        if pulls and self._closing:
+            self._in_flight.pop(worker, None)  # of a worker that was killed while the order was recorded
+            if self._put_off_at is None:
+                self._put_off_at = self.position - 1
         if pulls and not self._closing:
             learner = self.learners[worker]
             pulled_updates = learner.pull(self.store)

@@ -41,7 +41,12 @@ def decode_space(description: Any) -> spaces.Space:
 def other_space(theirs: tuple[spaces.Space, spaces.Space], described: dict[str, Any]) -> str | None:
     """Return which of an environment's two spaces, "observation" or "action", is not as `described`, if one is not."""
     pairs = zip(("observation", "action"), theirs, strict=True)
-    return next((name for name, space in pairs if encode_space(space) != described[name]), None)
+    return next((name for name, space in pairs if not _is(space, described[name])), None)
+
+
+def _is(space: spaces.Space, described: dict[str, Any]) -> bool:
+    is_one_of_ours = isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete)
+    return is_one_of_ours and encode_space(space) == described
 
 
 def _compact(bound: np.ndarray) -> Any:

@@ -175,14 +175,26 @@ class OwnTorso(nn.Module):
         if not isinstance(module, nn.Module):
             raise UserError(f"{name} made a {type(module).__name__}: it must return a torch.nn.Module")
         self.module = module
+        pictures = torch.zeros(2, *torso_shape(space))
         with torch.no_grad():
-            features = module(torch.zeros(2, *torso_shape(space)))
+            features = module(pictures)
+        self._rearranges = pictures.dim() == 4 and not _takes_channels_last(module, pictures)
         if features.dim() != 2 or len(features) != 2:
             raise UserError(f"{name} made {list(features.shape)} of a batch of 2: it must return features [2, F]")
         self.out_features = features.shape[1]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.module(inputs.contiguous())  # as it was tried: `view` wants it so
+        return self.module(inputs.contiguous() if self._rearranges else inputs)
+
+
+def _takes_channels_last(module: nn.Module, pictures: Tensor) -> bool:
+    """Return whether it works in torch's other order of memory too, which is the faster one; `view` does not."""
+    try:
+        with torch.no_grad():
+            module(pictures.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return False
+    return True
 
 
 class LSTM(nn.Module):

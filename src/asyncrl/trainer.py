@@ -196,7 +196,7 @@ class Trainer:
         self.gatherer.next_interval()
 
     def _stop(self) -> None:
-        """End every process, then write what is left: the last metrics and the last checkpoint."""
+        """Stop all work, write what is left (the last metrics and the last checkpoint), end every process."""
         try:
             reports = self.pool.stop()
             self._take(reports)
@@ -205,14 +205,17 @@ class Trainer:
                 self.evaluation.restore(self.store)  # others have learned on; what is kept is what was evaluated
             self._save(is_last=True)
         finally:
-            self.evaluator.stop()
-            self.log.close()
+            try:
+                self.evaluator.stop()
+                self.log.close()
+            finally:  # last, as it may take its time, and a second Ctrl-C may cut it short
+                self.pool.close(hurries=self.interrupted)
 
     def _save(self, *, is_last: bool = False) -> None:
         is_best = self._is_best()
         best = self.gatherer.mean_score if is_best else self._best_saved
         self.theta.copy_(self.store.theta)
-        if not bool(self.theta.isfinite().all()):
+        if not all(bool(p.isfinite().all()) for p in self.network.parameters() if p.requires_grad):
             self.announce("no checkpoint is kept: the parameters are no finite numbers any more")
             return
         self._freeze_inputs()
