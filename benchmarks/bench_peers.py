@@ -7,6 +7,7 @@ settings of a pilot round go on. What cannot run stands in the table with the re
 
 import dataclasses
 import functools
+import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -93,7 +94,8 @@ def resumed(args: Arguments, game: str, contenders: list[Contender], rules: Rule
     how = ("seconds", "warmup", "workers", "envs_per_worker", "quiet", "only")
     # Of another revision rounds may go on; whoever changes what is measured removes the file.
     machine = {name: value for name, value in describe_machine().items() if name != "git_revision"}
-    subject = {"game": GAMES[game][:2], "machine": machine, **{name: getattr(args, name) for name in how}}
+    pins = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((HERE / "peers").glob("*.txt")))).hexdigest()
+    subject = {"game": GAMES[game][:2], "machine": machine, "pins": pins, **{name: getattr(args, name) for name in how}}
     rows, failures = open_rounds(path, subject)
     say(f"rounds of {game} are kept in {path}, where {len({row.round for row in rows})} are")
     return Rounds(contenders, rules, rows, failures, functools.partial(keep_round, path))

@@ -96,9 +96,45 @@ def session_cpu_seconds() -> float:
     return sum(ticks) / TICKS_PER_SECOND
 
 
-def session_processes() -> Iterator[tuple[Path, list[str]]]:
-    """Yield the folder in /proc of each living process of this session, and what its `stat` says after the name."""
-    session = os.getsid(0)
+class ForeignLoad:
+    """The share of the cores that others use while a session runs, but for its pauses.
+
+    Args:
+        session: process id of its leader.
+    """
+
+    def __init__(self, session: int) -> None:
+        self._session = session
+        self._foreign = self._capacity = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin an interval that counts."""
+        self._before = time.monotonic(), busy_seconds(), self._used()
+
+    def end(self) -> None:
+        """End an interval. What processes used that ended within it counts as foreign: keep intervals short."""
+        then, busy_before, used_before = self._before
+        now, busy, used = time.monotonic(), busy_seconds(), self._used()
+        ours = sum(seconds - used_before.get(process, 0.0) for process, seconds in used.items())
+        self._foreign += max(0.0, busy - busy_before - ours)
+        self._capacity += (now - then) * len(os.sched_getaffinity(0))
+
+    def take(self) -> float:
+        """Return the share over the intervals since the last call (0 is a quiet machine)."""
+        share = self._foreign / self._capacity if self._capacity else 0.0
+        self._foreign = self._capacity = 0.0
+        return share
+
+    def _used(self) -> dict[str, float]:
+        """Return the seconds of each living process, by its id and start, as ids come again."""
+        processes = session_processes(self._session)
+        return {f"{p.name} {f[19]}": (int(f[11]) + int(f[12])) / TICKS_PER_SECOND for p, f in processes}
+
+
+def session_processes(session: int | None = None) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the folder in /proc of each living process of a session (this one) and its `stat` after the name."""
+    session = os.getsid(0) if session is None else session
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has just ended
             fields = (folder / "stat").read_text().rpartition(")")[2].split()

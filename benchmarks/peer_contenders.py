@@ -46,7 +46,8 @@ def _sb3(algo: str, envs: int) -> list[Peer]:
 
 def _sample_factory(name: str, workers: int, envs: int, mode: str, engine: str) -> Peer:
     options = ("--workers", str(workers), "--envs", str(envs), "--mode", mode, "--engine", engine)
-    return Peer(f"Sample Factory APPO, {name}", "sample-factory", "sample_factory", options)
+    threads = THREADS if mode == "serial" else (1,)  # each of its processes sets one
+    return Peer(f"Sample Factory APPO, {name}", "sample-factory", "sample_factory", options, threads)
 
 
 PEERS: tuple[Peer, ...] = (
@@ -57,6 +58,8 @@ PEERS: tuple[Peer, ...] = (
     _sample_factory("as in its example", 8, 8, "sync", "own"),
     _sample_factory("2 workers, async", 2, 16, "async", "own"),
     _sample_factory("EnvPool, async", 2, 16, "async", "envpool"),
+    _sample_factory("EnvPool, as in its example", 4, 256, "async", "envpool"),
+    _sample_factory("EnvPool, serial", 1, 16, "serial", "envpool"),
     Peer("CleanRL-style PPO, EnvPool", "cleanrl", "envpool", ("--envs", "8")),
     Peer("Tianshou PPO, EnvPool", "tianshou", "tianshou", ("--envs", "10", "--algo", "ppo")),
     Peer("Tianshou A2C, EnvPool", "tianshou", "tianshou", ("--envs", "16", "--algo", "a2c")),

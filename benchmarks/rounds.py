@@ -55,7 +55,7 @@ class Rounds:
         rules: of the rounds.
         rows: measurements of rounds that ended earlier, which are not run again.
         failures: of contenders then, and why: they are out.
-        keep: called with the measurements of each round that ends, and all failures.
+        keep: called with the measurements of each round that ends, and all failures of contenders that began.
     """
 
     def __init__(
@@ -86,11 +86,15 @@ class Rounds:
             return
         for contender in runners:
             self._measure_quietly(contender, number)
-        self._keep([row for row in self.rows if row.round == number], self.failures)
+        # What could not be installed is tried again in the next sitting.
+        ran = {c.name for c in self.contenders if c.failure is None}
+        failures = {name: why for name, why in self.failures.items() if name in ran}
+        self._keep([row for row in self.rows if row.round == number], failures)
 
     def _is_near_best(self, contender: Contender) -> bool:
         """Return whether its pilot is near the best of its group, or none of its pilots was quiet."""
-        speeds = {r.contender: _speed(r) for r in self.rows if r.group == contender.group and r.quiet}
+        pilots = [r for r in self.rows if r.round == 0 and r.group == contender.group and r.quiet]
+        speeds = {r.contender: _speed(r) for r in pilots}
         return contender.name not in speeds or speeds[contender.name] >= NEAR_BEST * max(speeds.values())
 
     def _measure_quietly(self, contender: Contender, number: int) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from contenders import peer_variables
 from judge import judge
+from meter import ForeignLoad
 from outcome import describe_machine, prepare
 from peers.shared import WANTED
 from peers.venvs import InstallFailed, python_of
@@ -31,6 +32,7 @@ from asyncrl.arguments import parse, split_positional
 from asyncrl.errors import UserError
 
 POLL_SECONDS = 0.1
+LOAD_SECONDS = 1.0  # between looks at what others use of the cores, and at whether our training is over
 PATIENCE_SECONDS = 600.0  # with a peer that does not write the policy it is asked for
 
 
@@ -112,7 +114,11 @@ def time_asyncrl(args: Arguments) -> dict[str, Any]:
         words = [f"--{name}={value}" for name, value in options.items()]
         started = time.monotonic()
         with running([sys.executable, "-m", "asyncrl", "train", args.env, *words, "--json"], {}) as process:
-            process.wait()
+            load = ForeignLoad(process.pid)
+            while process.poll() is None:
+                time.sleep(LOAD_SECONDS)
+                load.end()
+                load.begin()
         wall = time.monotonic() - started
         if process.returncode:
             raise UserError(f"asyncrl ended with exit code {process.returncode}: see above")
@@ -124,7 +130,9 @@ def time_asyncrl(args: Arguments) -> dict[str, Any]:
         for r in rows
         if "evaluated_episodes" in r
     ]
-    return summary(evaluations, args.score, wall)
+    reached = any(e["score"] >= args.score for e in evaluations)
+    ended = "score" if reached else "cap" if wall >= args.cap else "all of its frames"
+    return summary(evaluations, args.score, wall, ended) | {"foreign_load": load.take()}
 
 
 def time_peer(learner: Learner, args: Arguments) -> dict[str, Any]:
@@ -136,34 +144,42 @@ def time_peer(learner: Learner, args: Arguments) -> dict[str, Any]:
         command += ["--seed", str(args.seed), "--snapshots", folder]
         started = time.monotonic()
         with running(command, dict(peer_variables(args.threads))) as process:
-            evaluations = list(judged(process, Path(folder), learner, args, started))
+            evaluations, ended = judged(process, Path(folder), learner, args, started)
         wall = time.monotonic() - started
     if not evaluations:
         raise UserError("no policy was written: see above")
-    return summary(evaluations, args.score, wall)
+    return summary(evaluations, args.score, wall, ended)
 
 
 def judged(
     process: subprocess.Popen, folder: Path, learner: Learner, args: Arguments, started: float
-) -> Iterator[dict[str, Any]]:
-    """Yield an evaluation every so often until the score, the cap or the training's end. Pauses do not count."""
-    paused = 0.0
+) -> tuple[list[dict[str, Any]], str]:
+    """Evaluate every so often until the score, the cap or the training's end; say which. Pauses do not count."""
+    evaluations, paused, load = [], 0.0, ForeignLoad(process.pid)
     for look in range(1, math.ceil(args.cap / args.every) + 1):
         path = wanted_policy(process, folder, started + paused + min(look * args.every, args.cap))
         if path is None:
-            say(f"no policy was written any more (exit code of the training: {process.poll()})")
-            return
+            code = process.poll()
+            ended = f"no policy within {PATIENCE_SECONDS:.0f} s" if code is None else f"exit code {code}"
+            say(f"no policy was written any more: {ended}")
+            return evaluations, ended
         now = time.monotonic()
-        evaluation = {"seconds": now - started - paused, "steps": int(path.stem)}
+        load.end()
+        evaluation = {"seconds": now - started - paused, "steps": int(path.stem), "foreign_load": load.take()}
         os.killpg(process.pid, signal.SIGSTOP)
         evaluation |= judge(path, args.env, episodes=args.episodes, fires=learner.fires, seed=args.seed)
         path.unlink()
         os.killpg(process.pid, signal.SIGCONT)
         paused += time.monotonic() - now
-        say(f"{evaluation['seconds']:.0f} s, {evaluation['steps']:,} steps: {evaluation['score']:.2f}")
-        yield evaluation
+        load.begin()
+        say(
+            f"{evaluation['seconds']:.0f} s, {evaluation['steps']:,} steps: {evaluation['score']:.2f} "
+            f"(foreign load {evaluation['foreign_load']:.1%})"
+        )
+        evaluations.append(evaluation)
         if evaluation["score"] >= args.score:
-            return
+            return evaluations, "score"
+    return evaluations, "cap"
 
 
 def wanted_policy(process: subprocess.Popen, folder: Path, due: float) -> Path | None:
@@ -179,13 +195,14 @@ def wanted_policy(process: subprocess.Popen, folder: Path, due: float) -> Path |
     return None
 
 
-def summary(evaluations: list[dict[str, Any]], score: float, wall: float) -> dict[str, Any]:
-    """Return the outcome: seconds and steps of training to the score, or None."""
+def summary(evaluations: list[dict[str, Any]], score: float, wall: float, ended: str) -> dict[str, Any]:
+    """Return the outcome: seconds and steps of training to the score, or None, and what ended the training."""
     reached = next((e for e in evaluations if e["score"] >= score), None)
     return {
         "seconds_to_score": None if reached is None else reached["seconds"],
         "steps_to_score": None if reached is None else reached["steps"],
         "best_score": max((e["score"] for e in evaluations), default=None),
+        "ended": ended,
         "wall_seconds": wall,  # judging included
         "evaluations": evaluations,
     }

@@ -1,5 +1,7 @@
 """`benchmarks/judge.py` and `time_to_score.py`: a peer's written policy plays as a network of ours, and when."""
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -62,9 +64,10 @@ def look(from_benchmarks, monkeypatch, tmp_path):
         monkeypatch.setattr(module, "judge", judge)
         command = [sys.executable, "-c", WRITER, str(tmp_path), str(last_step)]
         with module.running(command, {}) as process:
-            found = list(module.judged(process, tmp_path, module.LEARNERS["sb3-a2c"], args, time.monotonic()))
+            found, ended = module.judged(process, tmp_path, module.LEARNERS["sb3-a2c"], args, time.monotonic())
         assert [e["steps"] for e in found] == judged == sorted(set(judged))
-        return [e["score"] for e in found]
+        assert all(0 <= e["foreign_load"] <= 1.1 for e in found)  # ticks are coarse
+        return [e["score"] for e in found], ended
 
     return look
 
@@ -74,12 +77,30 @@ def state_of(process):
 
 
 def test_a_peer_is_judged_at_every_look_however_long_judging_takes(look):
-    assert look() == [1.0, 2.0, 3.0]  # after 0.2, 0.4 and 0.5 s of training
+    assert look() == ([1.0, 2.0, 3.0], "cap")  # after 0.2, 0.4 and 0.5 s of training
 
 
 def test_a_peer_is_judged_until_it_reaches_the_score(look):
-    assert look(score=2.0) == [1.0, 2.0]
+    assert look(score=2.0) == ([1.0, 2.0], "score")
 
 
 def test_of_a_training_that_ends_by_itself_what_was_seen_counts(look):
-    assert look(last_step=200, every=0.1, cap=1000.0)  # thousands of looks were planned
+    scores, ended = look(last_step=200, every=0.1, cap=1000.0)  # thousands of looks were planned
+    assert scores and ended == "exit code 0"
+
+
+def test_foreign_load_is_what_others_use(from_benchmarks):
+    """A process in a session of its own that keeps a core busy is foreign to others and not to itself."""
+    module = from_benchmarks("meter")
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+    try:
+        own, foreign = module.ForeignLoad(process.pid), module.ForeignLoad(os.getsid(0))
+        time.sleep(1)
+        own.end()
+        foreign.end()
+        used = len(os.sched_getaffinity(0)) * (foreign.take() - own.take())
+    finally:
+        process.kill()
+        process.wait()
+    assert 0.05 < used < 1.2  # cores: one, unless others want it too
+    assert foreign.take() == 0.0  # nothing since

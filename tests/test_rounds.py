@@ -64,6 +64,31 @@ def test_rounds_go_on_where_they_ended(benchmark):
     assert {row.measurement.steps_per_second for row in rounds.rows if row.contender == "b"} == {200.0}
 
 
+def test_who_goes_on_is_decided_by_the_pilot_alone(benchmark):
+    sitting, ran, file, _ = benchmark
+    sitting(1).run()
+    ran()
+    *before, last = map(json.loads, file.read_text().splitlines())
+    for row in last["rows"]:
+        row["measurement"]["steps"] //= 10  # a round on a slow machine, where "b" makes less than "slow" as a pilot
+    file.write_text("".join(json.dumps(line) + "\n" for line in (*before, last)))
+    sitting(2).run()
+    assert ran() == ["b", "a"]
+
+
+def test_what_could_not_be_installed_is_tried_again(benchmark):
+    sitting, ran, _, _ = benchmark
+    first = sitting(1)
+    broken = dataclasses.replace(first.contenders[1], failure="cannot be installed: no network")
+    first.contenders[1] = broken
+    first.failures[broken.name] = str(broken.failure)
+    first.run()
+    assert ran() == ["a", "slow", "a", "slow"]
+    second = sitting(2)
+    second.run()
+    assert second.failures == {} and "b" in ran()
+
+
 def test_who_has_failed_stays_out(benchmark):
     sitting, ran, _, _ = benchmark
     first = sitting(1)

@@ -37,16 +37,19 @@ class OneGame:
     def __init__(self, env: str, seed: int) -> None:
         self._envs = AtariEnvironments(rom_name(env), 1)
         self.action_space = gym.spaces.Discrete(int(self._envs.action_space.n))
-        self._observation = self._envs.reset(seed=seed)[0]
+        self._first = self._envs.reset(seed=seed)[0]
 
     def reset(self) -> np.ndarray:
-        return self._observation  # of the next game or life: the environments below begin it by themselves
+        return self._first  # of the next game or life: the environments below begin it by themselves
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, dict]:
         step = self._envs.step(np.array([action]))
-        self._observation = step.observations[0].copy()  # it keeps what it has seen until its update
+        self._first = seen = step.observations[0].copy()  # it keeps what it has seen until its update
+        truncated = bool(step.truncated[0])
+        if truncated and step.final_observations is not None:
+            seen = step.final_observations[0].copy()  # from whose value it bootstraps
         done = bool((step.terminated | step.lives_lost)[0])
-        return self._observation, float(np.sign(step.rewards[0])), done, {"needs_reset": bool(step.truncated[0])}
+        return seen, float(np.sign(step.rewards[0])), done, {"needs_reset": truncated}
 
     def close(self) -> None:
         self._envs.close()

@@ -71,8 +71,9 @@ def settings(args: argparse.Namespace, folder: str) -> list[str]:
         "encoder_conv_mlp_layers": hidden,
         "train_for_env_steps": PUBLISHED_FRAMES if args.snapshots else FRAMES_PER_STEP * ENDLESS_STEPS,
         "async_rl": args.mode == "async",
+        "serial_mode": args.mode == "serial",
         "num_workers": args.workers,
-        "save_every_sec": SAVE_SECONDS,
+        "save_every_sec": SAVE_SECONDS if args.snapshots else NEVER_SECONDS,
         "heartbeat_reporting_interval": NEVER_SECONDS,  # it would give up after being stopped for three minutes
     }
     if args.engine == "envpool":
@@ -95,7 +96,7 @@ def main() -> None:
     """Train, measure, print."""
     parser = peer_arguments(__doc__)
     parser.add_argument("--engine", choices=("own", "envpool"), default="own")
-    parser.add_argument("--mode", choices=("sync", "async"), default="sync")
+    parser.add_argument("--mode", choices=("sync", "async", "serial"), default="sync")
     parser.add_argument("--workers", type=int, required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
