@@ -135,9 +135,83 @@ def test_a_dead_worker_is_waited_for_once_and_a_restarted_one_joins_again() -> N
     rounds_of(0, 50)  # worker 1 never comes
     assert 0.2 < time.monotonic() - began < 1
     assert timeouts.tolist() == [1, 0, 0]
-    in_threads(lambda worker: rounds_of(worker, 60 - 9 * worker), 2)  # worker 1 starts, and leaves first
-    assert rounds[1, 1] >= 51
-    assert timeouts[0] in (1, 2)  # it did not say that it left, so that it may be waited for once more
+
+    def go_on(worker: int) -> None:
+        while worker == 0 and rounds[1, 2]:
+            time.sleep(1e-3)  # until worker 1 has joined
+        rounds_of(worker, 60 - 9 * worker)  # which ends first
+
+    in_threads(go_on, 2)
+    assert rounds[1].tolist()[:2] == [104, 104]  # its 51 rounds, after those 50 and 3 that it left to the other
+    assert rounds[0].tolist()[:2] == [110, 110]
+    assert timeouts[0] == 2  # it did not say that it left
+
+
+def test_who_joins_waits_for_slow_rounds_and_takes_nobody_for_late() -> None:
+    """Three rounds of a second each are longer than the patience with one."""
+    timeouts, rounds, beats = np.zeros(3, np.int64), np.zeros((2, 8), np.int64), []
+    discipline = Synchronous(rounds, timeouts, seconds=2.0, beat=beats.append)
+    discipline.leave(1)
+
+    def work(worker: int) -> None:
+        discipline.join(worker)
+        while worker == 0 and rounds[1, 2]:
+            time.sleep(1e-3)  # until the other joins
+        for _ in range(4 if worker == 0 else 1):
+            with discipline.pulling(worker):
+                time.sleep(1.0 if worker == 0 else 0.0)
+            with discipline.applying(worker) as in_time:
+                assert in_time
+        discipline.leave(worker)
+
+    in_threads(work, 2)
+    assert timeouts.tolist() == [0, 0, 0]
+    assert rounds[:, :2].tolist() == [[4, 4], [4, 4]]
+    assert beats.count(1) > 20  # or it were taken for hung
+
+
+def test_those_who_join_together_do_not_queue_up() -> None:
+    timeouts, rounds = np.zeros(17, np.int64), np.zeros((16, 8), np.int64)
+    rounds[:, :2], rounds[1:, 2] = 7, 1  # all but the first have been given up
+    discipline = Synchronous(rounds, timeouts, is_stopping=lambda: True)
+    for worker in range(1, 16):
+        discipline.join(worker)
+    assert set(rounds[1:, 1].tolist()) == {10}
+
+
+def test_one_that_hangs_does_not_cost_others_their_place() -> None:
+    timeouts, rounds = np.zeros(5, np.int64), np.zeros((4, 8), np.int64)
+    discipline = Synchronous(rounds, timeouts, seconds=3.0)
+
+    def work(worker: int) -> None:
+        if worker == 0:
+            return  # it pulled once and was never heard of again
+        for _ in range(3):
+            with discipline.pulling(worker):
+                pass
+            with discipline.applying(worker) as in_time:
+                assert in_time
+                time.sleep(0.3)  # while others wait for it
+
+    with discipline.pulling(0):
+        pass
+    in_threads(work, 4)
+    assert rounds[:, 2].tolist() == [1, 0, 0, 0]
+    assert rounds[1:, 1].tolist() == [3, 3, 3]
+
+
+def test_nobody_waits_long_for_a_straggler_when_all_are_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncrl.disciplines.LAST_ROUND_SECONDS", 0.1)
+    store = make_store(update="synchronous", workers=2)
+    store.stop()
+    pulled = store.pull(torch.empty(3))
+    with store.discipline.pulling(0):
+        pass
+    began = time.monotonic()
+    push(store, 0, 1.0, pulled)  # worker 1 never comes
+    assert time.monotonic() - began < 15  # not the 30 s of a round
+    assert store.theta.tolist() == [-1.0] * 3
+    assert store.heartbeats[0, 0] > 0
 
 
 def test_a_stragglers_update_is_dropped_and_its_frames_count() -> None:

@@ -6,7 +6,7 @@ waits for, it waits for with a time-out: a worker that is killed while others wa
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.synchronize import Lock
 from typing import Protocol
@@ -14,8 +14,10 @@ from typing import Protocol
 import numpy as np
 
 LOCK_SECONDS = 5.0  # a thousand times what an update takes
-ROUND_SECONDS = 30.0  # for the slowest worker's rollout, and for all to have started
+ROUND_SECONDS = 30.0  # without a sign of anybody: for the slowest worker's rollout, and for all to have started
+LAST_ROUND_SECONDS = 1.0  # the same once all are to stop
 _POLL_SECONDS = 2e-4
+_LOOK_SECONDS = 1e-2  # between looks at what seldom changes
 # Columns of a worker's row of `rounds`.
 _PULLED, _APPLIED, _ABSENT = 0, 1, 2
 
@@ -94,24 +96,40 @@ class Synchronous:
 
     No lock or barrier: each worker publishes how many rounds it has pulled and applied, and waits for the others' rows.
     Who keeps the others waiting too long is absent from then on, its late update is dropped (its frames count), and it
-    joins again two rounds later.
+    joins again some rounds later.
 
     Args:
         rounds: [W, 8] shared, zero at first; all workers are expected from the beginning.
         timeouts: [W + 1] counts of waits given up; each worker writes its own.
         seconds: that the others wait for a straggler.
+        beat: called with a worker again and again while it waits.
+        is_stopping: whether all are to stop.
     """
 
-    def __init__(self, rounds: np.ndarray, timeouts: np.ndarray, seconds: float = ROUND_SECONDS) -> None:
+    def __init__(
+        self,
+        rounds: np.ndarray,
+        timeouts: np.ndarray,
+        seconds: float = ROUND_SECONDS,
+        beat: Callable[[int], None] = lambda worker: None,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.rounds, self.timeouts, self.seconds = rounds, timeouts, seconds
+        self.beat, self.is_stopping = beat, is_stopping
 
     def join(self, worker: int) -> None:
         row = self.rounds[worker]
         if row[_ABSENT]:
-            # Skip the round that may be under way, and the next one may have begun meanwhile: count both as done.
-            row[_PULLED] = row[_APPLIED] = self.rounds[:, _APPLIED].max() + 2
+            # Skip the round that may be under way, and the next one may have begun meanwhile: count both as done. The
+            # least, as others who join are ahead of those at work; who has applied an update is one ahead of the least.
+            present = self.rounds[:, _ABSENT] == 0
+            applied = self.rounds[:, _APPLIED]
+            row[_PULLED] = row[_APPLIED] = applied[present].min() + 3 if present.any() else applied.max() + 2
             row[_ABSENT] = 0
-        self._wait(worker, _APPLIED, len(self.rounds))
+        # Those rounds are the others' own: however long they take, they are not late. The dead are made to leave.
+        while self._behind(worker, _APPLIED, len(self.rounds)).any() and not self.is_stopping():
+            self.beat(worker)
+            time.sleep(_LOOK_SECONDS)
 
     def leave(self, worker: int) -> None:
         self.rounds[worker, _ABSENT] = 1
@@ -134,17 +152,31 @@ class Synchronous:
         yield True
         row[_APPLIED] += 1
         # Waiting here and not before the next pull lets every worker see the same total of frames, and stop together.
-        self._wait(worker, _APPLIED, len(self.rounds))
+        self._wait(worker, _APPLIED, len(self.rounds), is_done=True)
 
-    def _wait(self, worker: int, column: int, before: int) -> None:
-        """Wait until every present worker below `before` has as many rounds in `column` as `worker` has pulled."""
-        goal, deadline = self.rounds[worker, _PULLED], time.monotonic() + self.seconds
+    def _behind(self, worker: int, column: int, before: int) -> np.ndarray:
+        """Return who is present below `before` and has fewer rounds in `column` than `worker` has pulled."""
         others = self.rounds[:before]
-        while (behind := (others[:, column] < goal) & (others[:, _ABSENT] == 0)).any():
-            if time.monotonic() > deadline:
-                # Updates go in turn: all that are behind the first may only be waiting for it, as we are.
-                late = np.flatnonzero(behind)[: 1 if column == _APPLIED else None]
-                others[late, _ABSENT] = 1
-                self.timeouts[worker] += 1
-                deadline += self.seconds
+        return (others[:, column] < self.rounds[worker, _PULLED]) & (others[:, _ABSENT] == 0)
+
+    def _wait(self, worker: int, column: int, before: int, *, is_done: bool = False) -> None:
+        """Wait until nobody is behind, or those who are have let `seconds` pass without anybody's going on.
+
+        `is_done`: nothing is left to do but to wait, which ends once all are to stop.
+        """
+        seen, since, look = None, time.monotonic(), 0.0
+        while (behind := self._behind(worker, column, before)).any():
+            if (now := time.monotonic()) >= look:
+                look, stops = now + _LOOK_SECONDS, self.is_stopping()
+                self.beat(worker)
+                if is_done and stops:
+                    return
+                # All that wait would lose patience at once with whoever is next, who only waited for the last late one.
+                if seen is None or not np.array_equal(self.rounds, seen):
+                    seen, since = self.rounds.copy(), now
+                elif now - since > (LAST_ROUND_SECONDS if stops else self.seconds):
+                    # Updates go in turn: all that are behind the first may only be waiting for it, as we are.
+                    late = np.flatnonzero(behind)[: 1 if column == _APPLIED and not stops else None]
+                    self.rounds[late, _ABSENT] = 1
+                    self.timeouts[worker] += 1
             time.sleep(_POLL_SECONDS)

@@ -135,7 +135,7 @@ class ParameterStore:
         if self._lock is not None:
             return Locked(self._lock, timeouts)
         if self._is_shared and self.config.update == "synchronous":
-            return Synchronous(rounds, timeouts)
+            return Synchronous(rounds, timeouts, beat=self.beat, is_stopping=lambda: self.stopped)
         return Hogwild()  # also where one process does everything, one thing after the other
 
     @property
