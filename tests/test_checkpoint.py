@@ -28,6 +28,7 @@ from asyncrl.errors import UserError
 from asyncrl.flat import flatten_parameters_
 from asyncrl.networks import make_network
 from asyncrl.pointers import find_checkpoint, point_to, prune
+from asyncrl.saving import Saving
 from asyncrl.spaces_json import decode_space, encode_space
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 from asyncrl.worker import Update
@@ -353,7 +354,7 @@ def test_the_newer_of_two_at_the_same_frame_wins_and_rests_of_the_killed_go(run)
 
 
 def test_pruning_keeps_the_newest_three_and_the_best(run):
-    for frames in (900, 1_000, 1_100, 10_000, 20_000):  # by number, not by name
+    for frames in (900, 1_000, 1_100, 10_000, 20_000):  # not by name
         run.save(frames, "best" if frames == 900 else "latest")
     (run.checkpoints / "notes.txt").touch()
     (run.checkpoints / "²").touch()  # a digit, but no number
@@ -362,6 +363,56 @@ def test_pruning_keeps_the_newest_three_and_the_best(run):
     assert left == ["10000", "1100", "20000", "900", "best", "latest", "notes.txt", "²"]
     assert find_checkpoint(run.path, "best").name == "900"
     assert find_checkpoint(run.path).name == "20000"
+
+
+def test_who_goes_on_from_an_older_checkpoint_keeps_what_came_of_it(run):
+    for frames in (1_000, 3_000, 4_000, 5_000):
+        run.save(frames)
+    saving, left = Saving(run.checkpoints, print), []
+    state = load_checkpoint(run.checkpoints / "1000").state
+    for frames in (1_500, 1_600, 1_700, 1_800):
+        assert saving.save(run.store, run.network, {**state, "frames": frames}, is_best=False, is_last=False)
+        left.append(sorted(int(p.name) for p in run.checkpoints.iterdir() if p.name.isdecimal()))
+    assert left == [
+        [1_500, 4_000, 5_000],
+        [1_500, 1_600, 5_000],
+        [1_500, 1_600, 1_700],
+        [1_600, 1_700, 1_800],
+    ]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_interrupt_between_two_renames_costs_nothing(run, monkeypatch, error):
+    run.save(1_000)
+    before = {p.name: p.read_bytes() for p in (run.checkpoints / "latest").iterdir()}
+    rename, names = Path.rename, []
+
+    def interrupted(self: Path, target: Path) -> Path:
+        names.append(self.name)
+        if self.name.startswith(".writing-"):
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(error):
+        run.save(1_000)
+    assert names == ["1000", ".writing-1000", ".replaced-1000"]
+    assert {p.name: p.read_bytes() for p in (run.checkpoints / "latest").iterdir()} == before
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["1000", "latest"]
+
+
+@pytest.mark.parametrize(
+    ("best", "score", "expected"),
+    [("3.5", 2.0, 3.5), ("3.5", 4.0, 4.0), ("3.5", None, 3.5), ("null", 2.0, 2.0), ("null", None, None)]
+    + [(text, 2.0, 2.0) for text in ("NaN", "Infinity", "[]", "1" + 400 * "0", "}")],
+)
+def test_a_run_that_goes_on_from_an_older_checkpoint_keeps_its_best(run, best, score, expected):
+    saving = Saving(run.checkpoints, print)
+    assert saving.best_score(score) == score  # nothing is there
+    path = run.save(4_000, "best")
+    state = json.loads((path / "state.json").read_text()) | {"best_score": "HERE"}
+    (path / "state.json").write_text(json.dumps(state).replace('"HERE"', best))
+    assert saving.best_score(score) == expected
 
 
 def test_a_run_that_was_copied_without_its_links_goes_on(run, tmp_path):

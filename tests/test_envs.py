@@ -212,6 +212,25 @@ def test_a_function_can_be_named_by_import_path() -> None:
     assert (envs.num_envs, envs.frames_per_step, envs.rewards_are_scores) == (2, 1, False)
 
 
+def test_one_that_cannot_be_closed_leaves_no_other_open() -> None:
+    closed: list[gymnasium.Env] = []
+
+    class Stuck(gymnasium.Env):
+        observation_space, action_space = spaces.Discrete(2), spaces.Discrete(2)
+
+        def close(self) -> None:
+            closed.append(self)
+            if len(closed) == 1:
+                raise RuntimeError("stuck")
+
+    envs = GymnasiumEnvironments(Stuck, 3)
+    with pytest.raises(RuntimeError, match="stuck"):
+        envs.close()
+    assert len(set(map(id, closed))) == 3
+    envs.close()
+    assert len(closed) == 3
+
+
 def test_closing_twice_closes_each_environment_once() -> None:
     closed: list[gymnasium.Env] = []
 

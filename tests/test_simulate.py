@@ -18,6 +18,7 @@ from asyncrl.orders import RECORD, Event, drawn_order, record_file, recorded_ord
 from asyncrl.run import Run
 from asyncrl.simulate import Simulation, flushes_denormals
 from asyncrl.store import Counter, ParameterStore, StoreSpec
+from asyncrl.worker import Learner, compute_update
 
 CATCH = {"env": "asyncrl/Catch-v0", "frames": 2000, "workers": 3, "envs_per_worker": 2, "learning_rate": 3e-3}
 
@@ -88,10 +89,13 @@ def test_an_update_is_the_gradient_at_its_pull_and_not_at_its_push() -> None:
     order = [Event(0, True), Event(1, True), Event(1, False)]
     simulation = make_simulation(order)
     simulation.start()
+    simulation._advance()
+    first = simulation._in_flight[0][0].gradient.clone()
+    alone = Learner(simulation.config, 0)
+    alone.pull(simulation.store)  # nothing has been pushed: the same parameters
+    torch.testing.assert_close(compute_update(alone).gradient, first)
     for _ in range(2):
         simulation._advance()
-    first = simulation._in_flight[0][0].gradient.clone()
-    simulation._advance()
     assert torch.equal(simulation._in_flight[0][0].gradient, first)
     assert all(learner.network is simulation.learners[0].network for learner in simulation.learners)
     simulation.stop()

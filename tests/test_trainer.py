@@ -115,6 +115,7 @@ def test_an_environment_that_raises_once_is_restarted():
     (line,) = [text for text in told if "starting it again" in text]
     assert line.endswith("ended with exit code 1: starting it again in 1 s (1 of 5)")
     assert load_checkpoint(find_checkpoint(run.path)).state["generation"] == 1  # new seeds, also after a resume
+    assert len(run.episodes()) == run.outcome.progress.episodes  # with those since its last report
 
 
 def test_an_environment_that_always_raises_ends_the_run(monkeypatch):
@@ -180,9 +181,50 @@ def test_environments_may_take_their_time_to_close(monkeypatch, patience, is_clo
 
 @pytest.mark.parametrize("reward", ["nan", "-inf", "1e60"])
 def test_a_reward_that_is_no_number_is_told(reward):
-    config = dataclasses.replace(TINY, env="worlds:pays", env_options=f"reward={reward}", frames=10**9)
+    config = dataclasses.replace(TINY, env="worlds:odd", env_options=f"reward={reward}", frames=10**9)
     with pytest.raises(UserError, match=r"an environment gave the reward -?(nan|inf): give finite numbers"):
         train(config, [])
+
+
+@pytest.mark.parametrize("number", ["nan", "-inf", "1e60"])
+def test_an_observation_that_is_no_number_is_told_and_the_checkpoint_stays_whole(number):
+    settings = {"env": "worlds:odd", "env_options": f"observation={number},step=1001", "frames": 10**9}
+    config = dataclasses.replace(TINY, **settings, standardize_inputs=True)
+    with pytest.raises(UserError, match=r"an environment observed -?(nan|inf): give finite numbers"):
+        train(config, [])
+    assert load_checkpoint(find_checkpoint(Path("run"))).state["frames"] > 0
+
+
+def test_a_world_may_end_in_infinity():
+    settings = {"env": "worlds:odd", "env_options": "observation=inf,step=1000", "frames": 6_000}  # steps 4, 8, ... end
+    config = dataclasses.replace(TINY, **settings, standardize_inputs=True)
+    run = train(config, [])
+    assert run.outcome is not None and run.outcome.reason == "frames"
+    assert all(worker.frames > 1_100 for worker in run.outcome.progress.workers)
+
+
+def test_no_checkpoint_is_kept_of_inputs_that_are_no_numbers():
+    told = []
+    trainer = make_trainer(dataclasses.replace(TINY, standardize_inputs=True), told)
+    assert trainer.store.inputs is not None
+    trainer._save()
+    latest = find_checkpoint(Path("run"))
+    trainer.store.counters[0, Counter.FRAMES] += 1_000
+    trainer.store.inputs.restore(np.full_like(trainer.store.inputs.merged(), np.inf))
+    trainer._save()
+    assert told == ["no checkpoint is kept: the parameters are no finite numbers any more"]
+    assert find_checkpoint(Path("run")) == latest
+    load_checkpoint(latest)
+
+
+def test_a_mistake_ends_the_training_after_what_was_reported_with_it():
+    workers = make_trainer(dataclasses.replace(TINY, workers=1)).pool
+    workers.slots[0].start_at = time.monotonic() + 1_000  # nothing is to be started here
+    said = [Report(0, updates=3), Report(0, mistake="it is broken")]
+    workers._receive = lambda timeout: said
+    assert workers.poll(0) == said
+    with pytest.raises(UserError, match="it is broken"):
+        workers.require_health()
 
 
 def test_a_pause_of_the_trainer_itself_is_no_hang(monkeypatch):
@@ -264,8 +306,10 @@ def test_restarts_back_off_and_long_work_is_forgiven(monkeypatch):
     assert told[-1].endswith("in 1 s (1 of 5)") and workers.restarts(0) == 6
     for _ in range(4):
         fail(after=1)
+    workers.require_health()
+    fail(after=1)
     with pytest.raises(UserError, match="worker 0 failed 6 times in a row, at last: fell"):
-        fail(after=1)
+        workers.require_health()
 
 
 def test_what_workers_cannot_build_ends_the_run_at_once():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from oracles import (
     GO,
     ScriptedEnvironments,
@@ -59,6 +60,37 @@ def one_update(learner: Learner, store: ParameterStore, worker: int = 0) -> Upda
     update = compute_update(learner)
     store.apply(worker, update, pulled)
     return update
+
+
+def test_the_share_of_the_run_that_has_passed_is_that_of_the_pull(open_learner: Open) -> None:
+    """What anneals the entropy cost."""
+    learner = open_learner(dataclasses.replace(CARTPOLE, frames=1_000))
+    store = make_store(learner.config, learner)
+    store.counters[0, Counter.FRAMES] = 250
+    learner.pull(store)
+    store.counters[0, Counter.FRAMES] = 500
+    seen: list[float] = []
+    loss = learner.algorithm.loss
+    learner.algorithm = dataclasses.replace(learner.algorithm, loss=lambda *args: seen.append(args[-1]) or loss(*args))
+    compute_update(learner)
+    assert seen == [0.25]
+
+
+def test_environments_are_closed_where_a_learner_cannot_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[int] = []
+
+    class Envs:
+        @property
+        def observation_space(self) -> spaces.Space:
+            raise RuntimeError("broken")
+
+        def close(self) -> None:
+            closed.append(1)
+
+    monkeypatch.setattr("asyncrl.worker.make_envs", lambda *_: Envs())
+    with pytest.raises(RuntimeError, match="broken"):
+        Learner(CARTPOLE, 0)
+    assert closed == [1]
 
 
 # What repeats

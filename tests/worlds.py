@@ -85,21 +85,23 @@ def closes_slowly() -> gymnasium.Env:
     return ClosesSlowly()
 
 
-class Pays(Tiny):
-    """Pays `reward` once a process has taken 1000 steps."""
+class Odd(Tiny):
+    """Gives one `reward` and one first number of an `observation` of its own in its `step`-th step."""
 
-    def __init__(self, reward: float) -> None:
+    def __init__(self, reward: float | None, observation: float | None, step: int) -> None:
         super().__init__()
-        self.reward, self.left = reward, 1000
+        self.reward, self.observation, self.left = reward, observation, step
 
     def step(self, action):
         self.left -= 1
         observation, reward, *rest = super().step(action)
-        return observation, reward if self.left else self.reward, *rest
+        if self.left == 0 and self.observation is not None:
+            observation = np.array([self.observation, *observation[1:]])
+        return observation, self.reward if self.left == 0 and self.reward is not None else reward, *rest
 
 
-def pays(reward: str) -> gymnasium.Env:
-    return Pays(float(reward))
+def odd(reward: str | None = None, observation: str | None = None, step: int = 1000) -> gymnasium.Env:
+    return Odd(*(None if number is None else float(number) for number in (reward, observation)), step)
 
 
 def unbuildable() -> gymnasium.Env:

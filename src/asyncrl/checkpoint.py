@@ -82,12 +82,12 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
         (aside / "state.json").write_text(text + "\n", encoding="utf-8")
         for path in [*aside.iterdir(), aside]:
             sync(path)
-        if final.exists():  # the same frame count: the newer one wins
-            final.rename(replaced)
         try:
+            if final.exists():  # the same frame count: the newer one wins
+                final.rename(replaced)
             aside.rename(final)
-        except OSError:
-            if replaced.exists():
+        except BaseException:  # a Ctrl-C too
+            if replaced.exists() and not final.exists():
                 replaced.rename(final)
             raise
         sync(folder)

@@ -30,8 +30,9 @@ def statistics_of(sums: np.ndarray) -> InputStatistics:
     count, (total, squares) = sums[0], np.split(sums[1:], 2)
     if count == 0:
         return InputStatistics(np.zeros(len(total), np.float32), np.ones(len(total), np.float32))
-    mean = total / count
-    variance = np.maximum(squares / count - np.square(mean), 0.0)
+    with np.errstate(invalid="ignore"):  # what is infinite gives what is no number, for the caller to find
+        mean = total / count
+        variance = np.maximum(squares / count - np.square(mean), 0.0)
     return InputStatistics(mean.astype(np.float32), np.sqrt(variance + _EPSILON).astype(np.float32))
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from asyncrl.errors import UserError
@@ -55,11 +56,16 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def prune(folder: Path) -> None:
-    """Delete all but the newest checkpoints and the best one."""
+def prune(folder: Path, written: Sequence[Path] = ()) -> None:
+    """Delete all but the newest checkpoints and the best one.
+
+    Args:
+        folder: of the checkpoints.
+        written: those that are newer than the others whatever their number, as in a run that goes on from an older one.
+    """
     kept = {pointed_to(folder, name) for name in ("latest", "best")}
-    numbered = sorted((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
-    for path in numbered[:-KEPT]:
+    numbered = [path for path in folder.iterdir() if path.name.isdecimal()]
+    for path in sorted(numbered, key=lambda path: (path in written, int(path.name)))[:-KEPT]:
         if path.resolve() not in kept:
             shutil.rmtree(path)
 

@@ -64,6 +64,7 @@ class WorkerPool:
         self.generation: int = generation
         self.announce = announce
         self.slots = [_Slot() for _ in range(config.workers)]
+        self._mistake: str | None = None  # for which the training ends, once all that was reported with it is taken
         self._polled = time.monotonic()
 
     def start(self) -> None:
@@ -75,8 +76,7 @@ class WorkerPool:
     def poll(self, timeout: float) -> list[Report]:
         """Wait up to `timeout` seconds for reports; restart workers that died or hang.
 
-        Raises:
-            UserError: if a worker has failed too often, or for a reason that only the user can mend.
+        Then call `require_health`, once what was reported is taken.
         """
         if time.monotonic() - self._polled > STALL_SECONDS:
             for worker, beat in enumerate(self.store.heartbeats[:, 0]):
@@ -84,13 +84,21 @@ class WorkerPool:
         # Who had ended before the reading has been read to his last word.
         ended = [slot.process is not None and not slot.process.is_alive() for slot in self.slots]
         reports = self._receive(timeout)
-        for report in reports:
-            if report.mistake is not None:
-                raise UserError(report.mistake)
+        self._mistake = next((report.mistake for report in reports if report.mistake is not None), None)
         for worker, slot in enumerate(self.slots):
-            self._supervise(worker, slot, ended[worker])
+            if self._mistake is None:
+                self._supervise(worker, slot, ended[worker])
         self._polled = time.monotonic()
         return reports
+
+    def require_health(self) -> None:
+        """Complain if a worker has failed too often, or for a reason that only the user can mend.
+
+        Raises:
+            UserError: with that reason.
+        """
+        if self._mistake is not None:
+            raise UserError(self._mistake)
 
     def wants_checkpoint(self, seconds: float, is_best: bool) -> bool:
         """Return whether to save, `seconds` after the last time."""
@@ -194,7 +202,8 @@ class WorkerPool:
             slot.failures = 0
         slot.failures += 1
         if slot.failures > MAX_RESTARTS:
-            raise UserError(f"worker {worker} failed {slot.failures} times in a row, at last: {slot.error or what}")
+            self._mistake = f"worker {worker} failed {slot.failures} times in a row, at last: {slot.error or what}"
+            return
         if slot.pipe is not None:
             slot.pipe.close()
             slot.pipe = None

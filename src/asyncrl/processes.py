@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from asyncrl.config import Config
-from asyncrl.errors import DivergedError, UserError
+from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
 from asyncrl.rollout import Episode
 from asyncrl.store import ParameterStore
@@ -94,7 +94,7 @@ def run_worker(
 ) -> None:
     """Be an actor-learner process: learn, report twice a second, end with the trainer or when it says so."""
     prepare_process()
-    pending, sent, is_built = Pending(), time.monotonic(), False
+    pending, sent, is_built, failure = Pending(), time.monotonic(), False, None
 
     def report(update: Update, staleness: int) -> None:
         nonlocal pending, sent
@@ -115,19 +115,21 @@ def run_worker(
         try:
             learn(learner, store, worker, report, mark)
             pipe.send(pending.report(worker, is_last=True))
-        finally:
-            learner.close()
-    except (BrokenPipeError, ConnectionResetError):
-        sys.exit(1)  # the trainer is gone
-    except DivergedError as error:
-        pipe.send(Report(worker, mistake=str(error)))
-        sys.exit(1)
+            pending = Pending()
+        except BaseException:
+            with contextlib.suppress(Exception):  # what has failed before is what there is to tell
+                learner.close()
+            raise
+        learner.close()
     except UserError as error:
         where = "" if is_built else " (in a worker: it imports nothing of your script)"
-        pipe.send(Report(worker, mistake=f"{error}{where}"))
-        sys.exit(1)
+        failure = Report(worker, mistake=f"{error}{where}")
     except Exception:
-        pipe.send(Report(worker, error=traceback.format_exc()))
+        failure = Report(worker, error=traceback.format_exc())
+    if failure is not None:
+        with contextlib.suppress(OSError):  # the trainer may be gone
+            pipe.send(pending.report(worker))  # what it has counted before
+            pipe.send(failure)
         sys.exit(1)
 
 

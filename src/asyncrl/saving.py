@@ -1,5 +1,7 @@
 """The checkpoints that a training keeps, and what it does when one cannot be written."""
 
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,20 @@ class Saving:
     def __init__(self, folder: Path, announce: Callable[[str], None]) -> None:
         self.folder, self.announce = folder, announce
         self._failures = 0  # in a row
+        self._written: list[Path] = []
+
+    def best_score(self, score: float | None) -> float | None:
+        """Return the score that a checkpoint must beat to be the best: `score`, or what the best has, if it is more.
+
+        It is more where a run goes on from a checkpoint that is older than its best.
+        """
+        best = pointed_to(self.folder, "best")
+        try:
+            kept = -math.inf if best is None else float(json.loads((best / "state.json").read_bytes())["best_score"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
+            return score  # damaged: a new best one may take its place
+        known = [s for s in (score, kept) if s is not None and math.isfinite(s)]
+        return max(known, default=None)
 
     def save(
         self, store: ParameterStore, network: Network, state: dict[str, Any], *, is_best: bool, is_last: bool
@@ -38,14 +54,18 @@ class Saving:
         """
         try:
             path = save_checkpoint(self.folder, store, network, state)
+            self._written.append(path)
             point_to(self.folder, "latest", path)
             if is_best:
                 point_to(self.folder, "best", path)
-            prune(self.folder)
         except OSError as error:
             self._fail(f"cannot write a checkpoint into {self.folder}: {error.strerror or error}", is_last)
             return False
         self._failures = 0
+        try:
+            prune(self.folder, self._written)
+        except OSError as error:
+            self.announce(f"cannot delete old checkpoints of {self.folder}: {error.strerror or error}")
         return True
 
     def _fail(self, line: str, is_last: bool) -> None:

@@ -5,6 +5,7 @@ pull, and waits for its push as a gradient: so all workers share one network, an
 gradients alone. Equal seeds give equal bits.
 """
 
+import contextlib
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -97,6 +98,9 @@ class Simulation:
         """Close all environments, however long that takes."""
         self._close()
 
+    def require_health(self) -> None:
+        """Do nothing: a mistake ends `poll`."""
+
     def wants_checkpoint(self, seconds: float, is_best: bool) -> bool:
         """Return whether an era is over; neither time nor scores may decide, or equal seeds gave unequal runs."""
         return self._era_is_over
@@ -184,9 +188,11 @@ class Simulation:
         return reports
 
     def _close(self) -> None:
-        for learner in self.learners:
-            learner.close()
-        self.learners = []
+        with contextlib.ExitStack() as closing:  # each is closed, whatever the others do
+            while self.learners:
+                learner = self.learners.pop()
+                closing.enter_context(blaming(f"the environments of worker {learner.worker} cannot be closed"))
+                closing.callback(learner.close)
 
 
 def flushes_denormals() -> bool:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from asyncrl.a2c import batched, make_batched_worker
 from asyncrl.checkpoint import Checkpoint, restore_store
@@ -90,7 +92,7 @@ class Trainer:
         self.pool = self._make_pool(context, state["generation"] + 1, state.get("order_position", 0))
         self.evaluator = Evaluator(config, context, self.spaces)
         self.evaluation: Evaluation | None = None
-        self._best_saved: float | None = state["best_score"]
+        self._best_saved = self.saving.best_score(state["best_score"])
         self._timeouts = self.store.total(Counter.TIMEOUTS)
         self.interrupted = False
         self.started = time.monotonic()
@@ -136,6 +138,7 @@ class Trainer:
         shown = logged = saved = time.monotonic()
         while (reason := self._reason_to_stop()) is None:
             self._take(self.pool.poll(timeout=0.2))
+            self.pool.require_health()
             now = time.monotonic()
             if now - shown >= SHOW_SECONDS:
                 self.show(self.progress())
@@ -215,17 +218,16 @@ class Trainer:
         is_best = self._is_best()
         best = self.gatherer.mean_score if is_best else self._best_saved
         self.theta.copy_(self.store.theta)
-        if not all(bool(p.isfinite().all()) for p in self.network.parameters() if p.requires_grad):
+        learned: list[Tensor] = [p for p in self.network.parameters() if p.requires_grad]
+        if self.store.inputs is not None:
+            statistics = statistics_of(self.store.inputs.merged())
+            set_input_statistics_(self.network, statistics)
+            learned += map(torch.from_numpy, statistics)
+        if not all(bool(numbers.isfinite().all()) for numbers in learned):
             self.announce("no checkpoint is kept: the parameters are no finite numbers any more")
             return
-        self._freeze_inputs()
         if self.saving.save(self.store, self.network, self._state(best), is_best=is_best, is_last=is_last):
             self._best_saved = best
-
-    def _freeze_inputs(self) -> None:
-        """Give the trainer's network the statistics of its inputs as they are now."""
-        if self.store.inputs is not None:
-            set_input_statistics_(self.network, statistics_of(self.store.inputs.merged()))
 
     def _is_best(self) -> bool:
         """Whether the mean of the last 100 training episodes beats that of the best checkpoint."""

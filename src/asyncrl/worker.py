@@ -1,5 +1,6 @@
 """The actor-learner: `compute_update` is the body of the paper's Algorithm S3, and nothing else."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,20 @@ class Learner:
         self.config, self.worker = config, worker
         self.algorithm: Algorithm = ALGORITHMS[config.algo]
         self.device = torch.device(config.device)
+        self.done = 0.0  # share of the run that had passed at the last pull
+        self.beat: Callable[[], None] = lambda: None  # called at every step: an update may take minutes
         envs = make_envs(config, config.envs_per_worker)
+        try:
+            self._begin(envs, generation, statistics, shared)
+        except BaseException:  # simulators are programs of their own, and this process may go on
+            with contextlib.suppress(Exception):
+                envs.close()
+            raise
+
+    def _begin(
+        self, envs: Environments, generation: int, statistics: InputStatistics | None, shared: "Learner | None"
+    ) -> None:
+        config, worker = self.config, self.worker
         self.measures = config.standardize_inputs and not is_image(envs.observation_space)
         self.target: Network | None = None
         if shared is not None:
@@ -87,8 +101,6 @@ class Learner:
             np.random.default_rng(_seeds(config, worker, 0)[1]),  # for the whole run: not anew by a resume or restart
         )
         self.epsilons: Tensor = torch.ones(envs.num_envs)
-        self.done = 0.0  # share of the run that had passed at the last pull
-        self.beat: Callable[[], None] = lambda: None  # called at every step: an update may take minutes
 
     def _make_networks(self, envs: Environments, statistics: InputStatistics | None) -> None:
         spaces = envs.observation_space, envs.action_space

@@ -58,7 +58,11 @@ def opened_envs(config: Config, num_envs: int, threads: int = 1) -> Iterator[Env
         envs = make_envs(config, num_envs, threads)
     try:
         yield envs
-    finally:
+    except BaseException:
+        with contextlib.suppress(Exception):  # what has failed before is what there is to tell
+            envs.close()
+        raise
+    with blaming(f"{config.env} cannot be closed"):
         envs.close()
 
 

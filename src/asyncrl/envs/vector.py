@@ -32,10 +32,13 @@ class GymnasiumEnvironments(Environments):
                 raise UserError(f"an environment must have the same spaces each time that it is made: {env}")
         self._actions = ActionMap(self.action_space)
         self._no_lives_lost = np.zeros(num_envs, bool)
+        self._has_floats = np.issubdtype(self.observation_space.dtype, np.floating)
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         seeds = [None] * self.num_envs if seed is None else range(seed, seed + self.num_envs)
-        return self._batch([env.reset(seed=seed)[0] for env, seed in zip(self._envs, seeds, strict=True)])
+        batch = self._batch([env.reset(seed=seed)[0] for env, seed in zip(self._envs, seeds, strict=True)])
+        self._require_finite(batch)
+        return batch
 
     def step(self, actions: np.ndarray) -> Step:
         observations = []
@@ -46,24 +49,42 @@ class GymnasiumEnvironments(Environments):
         if not np.isfinite(rewards).all():
             raise UserError(f"an environment gave the reward {rewards[~np.isfinite(rewards)][0]}: give finite numbers")
         batch, final = self._batch(observations), None
+        self._require_finite(batch, terminated)
         ended = terminated | truncated
         if ended.any():
-            final = batch
+            final = np.nan_to_num(batch, posinf=0.0, neginf=0.0) if self._has_floats else batch
             for i in np.flatnonzero(ended):
                 observations[i], _ = self._envs[i].reset()
             batch = self._batch(observations)
+            self._require_finite(batch)
         # Both flags at once mean that the world ended: nothing is left to bootstrap from.
         return Step(batch, rewards, terminated, truncated & ~terminated, self._no_lives_lost, final)
 
     def close(self) -> None:
+        failures = []
         while self._envs:
-            self._envs.pop().close()
+            try:
+                self._envs.pop().close()
+            except Exception as error:
+                failures.append(error)  # the others are to be closed all the same
+        if failures:
+            raise failures[0]
 
     def _batch(self, observations: list[Any]) -> np.ndarray:
         """Return a new array [B, ...] of the space's own type, which `np.stack` checks each observation against."""
         space = self.observation_space
         assert space.shape is not None
         return np.stack(observations, out=np.empty((self.num_envs, *space.shape), space.dtype))
+
+    def _require_finite(self, batch: np.ndarray, terminated: np.ndarray | None = None) -> None:
+        """Complain of what would stay in the statistics of inputs for good.
+
+        Where a world terminated, nobody looks at what it showed last: one that blew up may have ended in infinity.
+        """
+        if self._has_floats and not np.isfinite(batch).all():
+            seen = batch if terminated is None else batch[~terminated]
+            if (odd := seen[~np.isfinite(seen)]).size:
+                raise UserError(f"an environment observed {odd[0]}: give finite numbers")
 
 
 class FilmedEnvironment(GymnasiumEnvironments):
