@@ -243,6 +243,7 @@ def reward_and_rest(
 def paper_returns(config: Config, window: Window, p: Params, states: list[State]) -> list[float]:
     """R of Algorithms S2 and S3, backwards from max_a Q(s_T, a; theta-) or V(s_T) under the parameters `p`.
 
+    With a lambda (not in the paper) R takes each next state's value for 1 - lambda of what follows.
     `states` are those while acting, by step: they go with the values of truncated episodes' final observations.
     """
     features, _ = unroll(p, window)
@@ -250,7 +251,9 @@ def paper_returns(config: Config, window: Window, p: Params, states: list[State]
     returns = []
     for s in reversed(window.steps):
         reward, goes_on, rest = reward_and_rest(config, window, s, p, states)
-        big_r = reward + config.gamma * (big_r if goes_on else rest)
+        following = state_value(p, features[s + 1 - window.start])
+        following += config.gae_lambda * (big_r - following)
+        big_r = reward + config.gamma * (following if goes_on else rest)
         returns.insert(0, big_r)
     return returns
 

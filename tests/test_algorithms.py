@@ -148,6 +148,12 @@ def test_gradients_equal_finite_differences_of_the_pseudocode(
         Run(config, script, monkeypatch).check()
 
 
+@pytest.mark.parametrize("core", ["ff", "lstm"])
+def test_gradients_with_a_lambda(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(BASE, core=core, gae_lambda=0.6)
+    Run(config, random_script(ROLLOUTS * T_MAX, 4, seed=2), monkeypatch).check()
+
+
 @pytest.mark.parametrize("setting", ["bootstrap_on_truncation", "life_loss_ends"])
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("algo", [A3C, N_STEP_Q, ONE_STEP_Q, SARSA])

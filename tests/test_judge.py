@@ -85,22 +85,26 @@ def test_a_peer_is_judged_until_it_reaches_the_score(look):
 
 
 def test_of_a_training_that_ends_by_itself_what_was_seen_counts(look):
-    scores, ended = look(last_step=200, every=0.1, cap=1000.0)  # thousands of looks were planned
+    scores, ended = look(last_step=200, every=0.1, cap=1000.0, score=1e9)  # thousands of looks were planned
     assert scores and ended == "exit code 0"
 
 
 def test_foreign_load_is_what_others_use(from_benchmarks):
-    """A process in a session of its own that keeps a core busy is foreign to others and not to itself."""
+    """What a process in a session of its own uses is foreign to another such process, and not to itself."""
     module = from_benchmarks("meter")
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+    commands = ("while True: pass", "import time; time.sleep(600)")
+    busy, idle = (subprocess.Popen([sys.executable, "-c", code], start_new_session=True) for code in commands)
     try:
-        own, foreign = module.ForeignLoad(process.pid), module.ForeignLoad(os.getsid(0))
+        time.sleep(0.5)  # both have begun
+        loads = [module.ForeignLoad(process.pid) for process in (busy, idle)]
         time.sleep(1)
-        own.end()
-        foreign.end()
-        used = len(os.sched_getaffinity(0)) * (foreign.take() - own.take())
+        for load in loads:
+            load.end()
+        own, foreign = (load.take() for load in loads)
     finally:
-        process.kill()
-        process.wait()
-    assert 0.05 < used < 1.2  # cores: one, unless others want it too
-    assert foreign.take() == 0.0  # nothing since
+        for process in (busy, idle):
+            process.kill()
+            process.wait()
+    used = len(os.sched_getaffinity(0)) * (foreign - own)  # cores: one, unless others want it too
+    assert 0.05 < used < 1.2
+    assert loads[0].take() == 0.0  # nothing since

@@ -1,17 +1,23 @@
 """The Python interface: train, resume, load; where runs lie."""
 
 import dataclasses
+import json
 import os
 import re
 import tomllib
 from pathlib import Path
 
+import gymnasium
+import numpy as np
 import pytest
 
 import asyncrl
+import asyncrl.envs
 from asyncrl import run as runs
 from asyncrl import trainer
+from asyncrl.cli import main
 from asyncrl.config import Config
+from asyncrl.pointers import point_to
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +42,33 @@ def test_train_evaluate_load():
     text = tomllib.loads((run.path / "config.toml").read_text())
     assert text["frames"] == 3_000 and text["max_time"] == "none"
     assert set(text["provenance"]) == {"asyncrl", "python", "torch", "numpy", "gymnasium", "git_revision"}
+
+
+def test_an_agent_with_an_lstm_remembers_until_it_is_reset():
+    settings = {"workers": 1, "envs_per_worker": 1, "frames": 50, "schedule": "simulated"}
+    asyncrl.train("asyncrl/Target-v0", core="lstm", run_dir="run", **settings)
+    agent, fresh = asyncrl.load("run"), asyncrl.load("run")
+    seen = gymnasium.make("asyncrl/Target-v0").observation_space
+    seen.seed(0)
+    one, other = seen.sample(), seen.sample()
+    agent.act(one, mode="greedy")
+    remembering = agent.act(other, mode="greedy")
+    agent.reset()
+    forgetful = agent.act(other, mode="greedy")
+    assert not np.array_equal(remembering, forgetful)
+    assert np.array_equal(forgetful, fresh.act(other, mode="greedy"))
+
+
+def test_what_is_played_is_the_checkpoint_that_was_asked_for(capsys):
+    run = asyncrl.train("CartPole-v1", frames=2_000, schedule="simulated", checkpoint_frames=1_000, run_dir="run")
+    frames = sorted(int(path.name) for path in Path("run/checkpoints").iterdir() if path.name.isdecimal())
+    assert len(frames) >= 2
+    point_to(Path("run/checkpoints"), "best", Path(f"run/checkpoints/{frames[0]}"))
+    capsys.readouterr()
+    for which, expected in (("best", frames[0]), ("latest", frames[-1])):
+        assert run.agent(which).checkpoint.state["frames"] == expected
+        assert main(["eval", "run", "--checkpoint", which, "--episodes", "1", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["frames"] == expected
 
 
 def test_a_script_is_told_how_it_goes(capsys, monkeypatch):

@@ -82,10 +82,10 @@ class Buffers:
 
     def make_room(self, t: int) -> None:
         """Have a row `t`: where there is none, make every array twice as long (episodes have any length)."""
-        if t < len(self.rewards):
-            return
         if t >= EPISODE_LIMIT_STEPS:
             raise UserError(f"--t-max none: an episode went on for {t:,} steps: give a --t-max")
+        if t < len(self.rewards):
+            return
         for name, array in list(vars(self).items()):
             wider = np.empty((2 * len(array), *array.shape[1:]), array.dtype)
             wider[: len(array)] = array
@@ -157,7 +157,7 @@ def _require_together(stops: np.ndarray) -> None:
     if not stops.all():
         raise UserError(
             f"--t-max none updates after whole episodes, but environment {int(stops.argmax())} of {len(stops)} ended "
-            "before the others: give --envs-per-worker 1, or a --t-max"
+            "before the others: give --envs-per-worker 1 (--algo a2c: --workers 1 too), or a --t-max"
         )
 
 

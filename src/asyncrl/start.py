@@ -99,5 +99,5 @@ def measure_inputs(envs: Environments, seed: int, steps: int) -> tuple[InputStat
     shape = envs.observation_space.shape
     assert shape is not None
     mean, squares = (half.reshape(shape) / sums[0] for half in np.split(sums[1:], 2))
-    variance = squares.mean() - mean.mean() ** 2
+    variance = max(squares.mean() - mean.mean() ** 2, 0.0)
     return InputStatistics(mean.astype(np.float32), np.array(np.sqrt(variance) + 1e-8, np.float32)), None
