@@ -30,10 +30,11 @@ from oracles import (
     zero_state,
 )
 
-from asyncrl.algorithms import ALGORITHMS, n_step_q_loss, sample_policy
+from asyncrl.algorithms import ALGORITHMS, actor_critic_loss, n_step_q_loss, sample_policy
 from asyncrl.config import Config
 from asyncrl.networks import PolicyValue
 from asyncrl.policies import Categorical
+from asyncrl.rollout import collect_rollout
 from asyncrl.worker import Learner, Update, compute_update
 
 T_MAX, ROLLOUTS = 5, 4
@@ -223,6 +224,17 @@ def test_generalised_advantages_reduce_to_the_papers_at_lambda_one(monkeypatch: 
     short = Run(dataclasses.replace(BASE, gae_lambda=0.5), script, monkeypatch).updates
     torch.testing.assert_close(plain[0].gradient, nearly[0].gradient)
     assert not torch.allclose(plain[0].gradient, short[0].gradient, rtol=0.01)
+
+
+def test_the_entropy_cost_falls_until_its_share_of_the_run_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make_learner(BASE, random_script(T_MAX, 4, seed=3), monkeypatch)
+    rollout = collect_rollout(BASE, learner.state, learner.act, learner.evaluate, False)
+    annealed = dataclasses.replace(BASE, entropy_cost=0.3, final_entropy_cost=0.2, entropy_share=0.5)
+    for done, cost in ((0.0, 0.3), (0.25, 0.18), (0.5, 0.06), (1.0, 0.06)):
+        loss, _ = actor_critic_loss(learner.network, None, rollout, annealed, done)
+        constant = dataclasses.replace(BASE, entropy_cost=cost)
+        torch.testing.assert_close(loss, actor_critic_loss(learner.network, None, rollout, constant, 0.0)[0])
+    assert not torch.allclose(loss, actor_critic_loss(learner.network, None, rollout, annealed, 0.0)[0])
 
 
 def test_logged_numbers_are_the_parts_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:

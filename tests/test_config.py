@@ -236,6 +236,7 @@ def test_python_and_files_may_write_numbers_as_the_command_line_does(tmp_path):
         ({"seed": -1}, "--seed is -1"),
         ({"t_max": 0}, "--t-max is 0"),
         ({"decay": 1.0}, "--decay is 1.0"),
+        ({"entropy_share": 0.0}, "--entropy-share is 0.0"),
     ],
 )
 def test_wrong_settings_are_told_in_one_line(settings, complaint):
@@ -249,7 +250,8 @@ def test_the_paper_preset_is_the_papers():
     assert (config.workers, config.envs_per_worker, config.t_max, config.gamma) == (16, 1, 5, 0.99)
     assert (config.optimizer, config.decay, config.epsilon, config.max_grad_norm) == ("shared-rmsprop", 0.99, 0.1, None)
     assert (config.network, config.entropy_cost, config.value_cost, config.gae_lambda) == ("conv2013", 0.01, 0.5, 1.0)
-    assert (config.final_learning_rate, config.standardize_inputs, config.sticky) == (0.0, False, False)
+    assert (config.final_learning_rate, config.final_entropy_cost) == (0.0, 1.0)
+    assert (config.standardize_inputs, config.sticky) == (False, False)
 
 
 def test_the_paper_preset_for_continuous_actions_is_the_papers():

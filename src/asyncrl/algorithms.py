@@ -73,7 +73,8 @@ def actor_critic_loss(
         returns = n_step_returns(*args, bootstrap)
     else:
         returns = lambda_returns(*args, values.detach(), bootstrap, config.gae_lambda)
-    beta = linear_anneal(config.entropy_cost, config.entropy_cost * config.final_entropy_cost, done)
+    final_cost = config.entropy_cost * config.final_entropy_cost
+    beta = linear_anneal(config.entropy_cost, final_cost, done / config.entropy_share)
     loss = _actor_critic_loss(outputs, rollout.actions, returns, beta, config.value_cost)
     stats = {
         "policy_loss": loss.policy.item() / steps,

@@ -27,6 +27,10 @@ def _fraction(value: float) -> bool:
     return 0 <= value <= 1
 
 
+def _share(value: float) -> bool:
+    return 0 < value <= 1
+
+
 def _not_negative(value: float) -> bool:
     return 0 <= value < math.inf
 
@@ -54,6 +58,7 @@ CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("gae_lambda", _fraction, "between 0 and 1"),
     ("entropy_cost", _not_negative, "0 or more"),
     ("final_entropy_cost", _fraction, "between 0 and 1"),
+    ("entropy_share", _share, "above 0 and at most 1"),
     ("value_cost", _not_negative, "0 or more"),
     ("lstm_size", _positive, "at least 1"),
     ("learning_rate", _positive_single, "positive, and at most 1e30"),
@@ -71,7 +76,7 @@ CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("epsilon_frames", lambda n: n is None or _not_negative(n), "0 or more, or none"),
     ("epsilon_share", _fraction, "between 0 and 1"),
     ("target_frames", _none_or_positive, "at least 1, or none"),
-    ("target_share", lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    ("target_share", _share, "above 0 and at most 1"),
     ("checkpoint_every", _positive, "positive"),
     ("checkpoint_frames", _positive, "at least 1"),
     ("eval_every", _none_or_positive, "positive"),

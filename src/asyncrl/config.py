@@ -110,9 +110,10 @@ class Config:
     gae_lambda: float = 1.0
     # Actor-critic: weight beta of the entropy bonus (supplement 8: 0.01).
     entropy_cost: float = 0.01
-    # Actor-critic: entropy weight at the end of --frames, as a fraction of the first (the paper keeps it; 0 anneals it
-    # away).
+    # Actor-critic: last entropy weight, as a fraction of the first (the paper keeps it; 0 anneals it away).
     final_entropy_cost: float = 1.0
+    # Actor-critic: share of --frames after which the entropy weight is the last one.
+    entropy_share: float = 1.0
     # Actor-critic: weight of the value loss 1/2 (R - V)^2. Paper: not printed; the authors use 0.5.
     value_cost: float = 0.5
 

@@ -24,6 +24,7 @@ def fast_preset() -> Config:
         t_max=20,
         gae_lambda=0.95,
         final_entropy_cost=0.0,
+        entropy_share=0.5,
         initialization="orthogonal",
         standardize_inputs=True,
         optimizer="adam",
@@ -68,6 +69,7 @@ def fast_pixels_preset() -> Config:
         fast_preset(),
         preset="fast-pixels",
         frames=2_000_000,
+        entropy_share=1.0,
         learning_rate=5e-4,
         epsilon=1e-5,
         reward_scale=0.2,
@@ -86,6 +88,7 @@ def fast_vector_preset() -> Config:
         learning_rate=3e-3,
         epsilon=1e-5,
         entropy_cost=0.005,
+        entropy_share=1.0,
         max_grad_norm=None,
         separate_networks=True,
     )
@@ -107,6 +110,7 @@ def fast_continuous_preset() -> Config:
         epsilon=1e-5,
         # Where actions are clipped, wide Gaussians cost nothing: with 0.01 those of a walker's six joints only widen.
         entropy_cost=0.0,
+        entropy_share=1.0,
         reward_scale=0.1,
     )
 
