@@ -59,7 +59,7 @@ PEERS: tuple[Peer, ...] = (
     _sample_factory("2 workers, async", 2, 16, "async", "own"),
     _sample_factory("EnvPool, async", 2, 16, "async", "envpool"),
     _sample_factory("EnvPool, as in its example", 4, 256, "async", "envpool"),
-    _sample_factory("EnvPool, serial", 1, 16, "serial", "envpool"),
+    _sample_factory("EnvPool, serial", 1, 8, "serial", "envpool"),  # an iteration is 1,024 steps, a rollout 128
     Peer("CleanRL-style PPO, EnvPool", "cleanrl", "envpool", ("--envs", "8")),
     Peer("Tianshou PPO, EnvPool", "tianshou", "tianshou", ("--envs", "10", "--algo", "ppo")),
     Peer("Tianshou A2C, EnvPool", "tianshou", "tianshou", ("--envs", "16", "--algo", "a2c")),
