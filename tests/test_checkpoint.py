@@ -365,6 +365,24 @@ def test_pruning_keeps_the_newest_three_and_the_best(run):
     assert find_checkpoint(run.path).name == "20000"
 
 
+def test_a_latest_that_leads_out_of_the_run_is_none(run, tmp_path):
+    path = run.save(1_000)
+    shutil.copytree(path, tmp_path / "elsewhere" / "1000")
+    (run.checkpoints / "latest").unlink()
+    (run.checkpoints / "latest").symlink_to(tmp_path / "elsewhere" / "1000")
+    with pytest.raises(UserError, match="holds no latest checkpoint"):
+        find_checkpoint(run.path)
+
+
+def test_only_checkpoints_are_pruned(run):
+    for name in ("10", "20", "30"):
+        (run.checkpoints / name).mkdir(parents=True)
+    for frames in (1_000, 2_000, 3_000, 4_000):
+        run.save(frames)
+    prune(run.checkpoints)
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["10", "20", "2000", "30", "3000", "4000", "latest"]
+
+
 def test_who_goes_on_from_an_older_checkpoint_keeps_what_came_of_it(run):
     for frames in (1_000, 3_000, 4_000, 5_000):
         run.save(frames)

@@ -100,6 +100,22 @@ def test_a_strangers_link_harms_no_file_of_the_users(capsys):
     assert Path("precious").read_text() == "mine\n"
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard"])
+def test_a_strangers_folder_that_is_a_link_is_not_written_to(capsys, name):
+    asyncrl.train(**TINY, frames=200, announce=lambda line: None)
+    for year in range(2010, 2020):
+        Path("photos", str(year)).mkdir(parents=True)
+    checkpoint = Path("run/checkpoints/latest").resolve()
+    Path("run", name).rename("aside")
+    Path("run", name).symlink_to(Path("photos").absolute())
+    before = sorted(Path("photos").iterdir())
+    Path("run/c").symlink_to(Path("aside").absolute())  # within the run, as an archive may have it
+    for path in ["run", f"run/c/{checkpoint.name}"] if name == "checkpoints" else ["run"]:
+        assert main(["resume", path, "--frames", "400"]) == 2
+        assert f"run/{name} is a link: have the folder itself there" in capsys.readouterr().err
+    assert sorted(Path("photos").iterdir()) == before
+
+
 def test_where_nothing_can_be_written(tmp_path):
     with (
         pytest.raises(UserError, match=r"cannot write to .*nowhere: No such file or directory"),

@@ -44,7 +44,9 @@ def pointed_to(folder: Path, name: str) -> Path | None:
         with link.open("rb") as file:
             target = file.read(20)
         link = folder / target.decode("ascii", "replace") if target.isdigit() else folder / f"{name} is damaged"
-    return link.resolve() if link.is_dir() else None
+    if not link.is_dir() or (checkpoint := link.resolve()).parent != folder.resolve():  # a stranger's may lead anywhere
+        return None
+    return checkpoint
 
 
 def sync(path: Path) -> None:
@@ -64,7 +66,7 @@ def prune(folder: Path, written: Sequence[Path] = ()) -> None:
         written: those that are newer than the others whatever their number, as in a run that goes on from an older one.
     """
     kept = {pointed_to(folder, name) for name in ("latest", "best")}
-    numbered = [path for path in folder.iterdir() if path.name.isdecimal()]
+    numbered = [path for path in folder.iterdir() if path.name.isdecimal() and (path / "state.json").is_file()]
     for path in sorted(numbered, key=lambda path: (path in written, int(path.name)))[:-KEPT]:
         if path.resolve() not in kept:
             shutil.rmtree(path)

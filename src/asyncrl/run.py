@@ -168,12 +168,21 @@ def _opened(
     path: Path, env: str | Callable[..., Any] | None, changes: dict[str, Any], network: Callable[..., Any] | None = None
 ) -> Iterator[tuple[Config, Path, Checkpoint]]:
     """Hold a run that is to go on; yield its configuration with `changes`, its folder and its checkpoint."""
+    _require_own_folders(path)
     run_dir = find_checkpoint(path).parent.parent
+    _require_own_folders(run_dir)
     config = repeat(read_config(run_dir / "config.toml"), env, network)
     # Held before it is read: who trains there now may be about to write a newer checkpoint.
     with holding(run_dir):
         checkpoint = load_checkpoint(find_checkpoint(path))
         yield _changed(config, run_dir, checkpoint, env, changes), run_dir, checkpoint
+
+
+def _require_own_folders(run_dir: Path) -> None:
+    """Complain of links: a stranger's could have us write, and delete, in a folder of the user's own."""
+    for folder in (run_dir / "checkpoints", run_dir / "tensorboard"):
+        if folder.is_symlink():
+            raise UserError(f"{folder} is a link: have the folder itself there, or copy the run with cp -rL")
 
 
 def _changed(config: Config, run_dir: Path, checkpoint: Checkpoint, env: object, changes: dict[str, Any]) -> Config:
