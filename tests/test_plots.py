@@ -1,6 +1,7 @@
 """Learning curves."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from asyncrl.cli import main
 from asyncrl.config import Config
 from asyncrl.config_file import write_config
 from asyncrl.errors import UserError
-from asyncrl.plots import _curves, plot_runs
+from asyncrl.plots import _curves, _evaluations, _read, _told_apart, plot_runs
 
 
 def make_run(folder: Path, scores: list[float], evaluations: int = 0, seed: int = 0) -> Path:
@@ -43,6 +44,35 @@ def test_runs_are_drawn_in_colours_of_their_own(tmp_path):
     for colour in ("#0072B2", "#D55E00", "#009E73"):
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (picture == rgb).all(-1).sum() > 100
+
+
+def test_what_was_given_up_is_not_drawn(tmp_path):
+    """Trained to 5,000 frames, and gone on with from 2,000."""
+    run = make_run(tmp_path / "run", [])
+    frames = (1_000, 2_000, 3_000, 4_000, 5_000, 2_500, 3_500)
+    rows = [{"score": f / 1_000, "at_frames": f, "at_seconds": f / 100} for f in frames]
+    (run / "episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [
+        {"frames": f, "seconds": f / 100, "evaluated_score": f / 1_000, "evaluated_episodes": 30} for f in frames[:-1]
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"frames": 3_500}]))
+    curve = _curves(run, by_epsilon=False)[""]
+    assert curve["frames"].tolist() == [2_000, 2_500, 3_500]  # no mean of the first
+    assert curve["score"].tolist() == pytest.approx([1.5, 5.5 / 3, 9 / 4])
+    assert _evaluations(run)["frames"].tolist() == [1_000, 2_000, 2_500]
+
+
+def test_runs_of_the_same_settings_are_told_apart(tmp_path):
+    runs = [make_run(tmp_path / name, [1.0, 2.0], seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))]
+    labels = [drawing.label for drawing in _told_apart({run: _read(run, False) for run in runs})]
+    assert [label.partition(", seed ")[2] for label in labels] == [f"0, {runs[0]}", f"0, {runs[1]}", "1"]
+
+
+def test_a_name_with_an_underscore_has_its_entry(tmp_path):
+    run = make_run(tmp_path / "run", [1.0, 2.0])
+    write_config(run / "config.toml", Config(env="_worlds:make"), {})
+    plot_runs([run], tmp_path / "x.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "x.png"]
 
 
 def test_curves_by_final_epsilon(tmp_path):
@@ -77,9 +107,12 @@ def test_curves_by_final_epsilon(tmp_path):
     ("row", "out", "complaint"),
     [
         ({"score": 10**400}, "x.png", "the rows of .* are damaged: OverflowError"),
+        ({"score": 1.0, "at_frames": "x"}, "x.png", "the rows of .* are damaged: ValueError"),
+        ({"score": 1.0, "at_seconds": None}, "x.png", "the rows of .* are damaged: TypeError"),
+        ({"score": 1.0, "at_frames": math.nan}, "x.png", "the rows of .* are damaged: ValueError"),
         ({"score": 1.0}, "curves", "curves must end in .png"),
     ],
-    ids=["a number too large", "no suffix"],
+    ids=["a number too large", "a word", "nothing", "no number", "no suffix"],
 )
 def test_what_is_told_in_one_line(tmp_path, row, out, complaint):
     run = make_run(tmp_path / "run", [])

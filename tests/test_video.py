@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from worlds import Tiny
 
+from asyncrl import video
 from asyncrl.agent import Agent
 from asyncrl.checkpoint import Checkpoint
 from asyncrl.config import Config
@@ -81,7 +82,7 @@ def test_a_world_that_fails_is_told_in_one_line(tmp_path, env, complaint):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("env", ["worlds:renders_none", "worlds:cannot_render"])
+@pytest.mark.parametrize("env", ["worlds:renders_none", "worlds:cannot_render", "worlds:renders_transparency"])
 def test_a_world_that_renders_nothing_is_told(tmp_path, env):
     with pytest.raises(UserError, match=r"there is no picture to film: \w"):
         record(make_agent(env, env), tmp_path / "out.mp4")
@@ -140,6 +141,46 @@ def test_a_film_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         record(agent, tmp_path / "out.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_without_its_end_is_no_film(tmp_path, monkeypatch):
+    film = video._film
+
+    def cut_short(stage, player, path, *args):
+        episode = film(stage, player, path, *args)
+        path.write_bytes(path.read_bytes()[:-200])  # the index is at the end
+        return episode
+
+    (tmp_path / "out.mp4").write_bytes(b"old")
+    monkeypatch.setattr(video, "_film", cut_short)
+    with pytest.raises(UserError, match=r"could not write the whole film .*: is the disk full"):
+        record(make_agent("worlds:tiny", "worlds:tiny"), tmp_path / "out.mp4")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_an_ffmpeg_that_ends_early_is_told(tmp_path, monkeypatch):
+    def write_frames(*args, **settings):
+        yield
+        yield
+        raise OSError("[Errno 32] Broken pipe\n\nFFMPEG COMMAND")
+
+    monkeypatch.setattr(imageio_ffmpeg, "write_frames", write_frames)
+    with pytest.raises(UserError, match="could not write the whole film"):
+        record(make_agent("worlds:tiny", "worlds:tiny"), tmp_path / "out.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_world_that_fails_later_is_told_in_one_line(tmp_path, monkeypatch):
+    agent, render = make_agent("worlds:tiny", "worlds:tiny"), Tiny.render
+    monkeypatch.setattr(Tiny, "render", lambda env: render(env) if env.steps < 3 else 1 / 0)
+    with pytest.raises(UserError, match="the environment failed: ZeroDivisionError"):
+        record(agent, tmp_path / "out.mp4")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(Tiny, "render", render)
+    monkeypatch.setattr(Tiny, "close", lambda env: 1 / 0)
+    with pytest.raises(UserError, match="worlds:tiny cannot be closed: ZeroDivisionError"):
+        record(agent, tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]  # which is whole
 
 
 def test_an_older_film_stays_until_the_new_one_is_whole(tmp_path, monkeypatch):

@@ -158,6 +158,12 @@ def renders_none() -> gymnasium.Env:
     return env
 
 
+def renders_transparency() -> gymnasium.Env:
+    env = Tiny()
+    env.render = lambda: np.zeros((40, 60, 4), np.uint8)  # type: ignore[method-assign]
+    return env
+
+
 def observes_dict() -> gymnasium.Env:
     env = Tiny()
     env.observation_space = spaces.Dict({"x": env.observation_space})

@@ -1,8 +1,10 @@
 """Pictures of runs: learning curves against frames and against time."""
 
+import contextlib
 import itertools
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,12 +44,21 @@ def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> list[
     if not out.suffix:  # matplotlib would add one
         raise UserError(f"{out} must end in .png, .pdf, .svg or another kind of picture")
     require_place(out)
-    read = [(run, _read(run, by_epsilon)) for run in runs]
-    left_out = [run for run, drawing in read if not drawing.curves]
-    if len(left_out) == len(runs):
+    read = {run: _read(run, by_epsilon) for run in runs}
+    drawn = {run: drawing for run, drawing in read.items() if drawing.curves}
+    if not drawn:
         raise UserError(f"{', '.join(map(str, runs))}: no finished episodes to plot")
-    _draw([drawing for _, drawing in read if drawing.curves], out)
-    return left_out
+    _draw(_told_apart(drawn), out)
+    return [run for run in read if run not in drawn]
+
+
+def _told_apart(drawings: dict[Path, _Drawing]) -> list[_Drawing]:
+    """Add their folders to those of the same label."""
+    times = Counter(drawing.label for drawing in drawings.values())
+    return [
+        drawing._replace(label=f"{drawing.label}, {run}") if times[drawing.label] > 1 else drawing
+        for run, drawing in drawings.items()
+    ]
 
 
 def _draw(drawings: list[_Drawing], out: Path) -> None:
@@ -73,9 +84,25 @@ def _draw(drawings: list[_Drawing], out: Path) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     columns = 2 if max(map(len, labels)) <= LABEL_LENGTH else 1
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    save_figure(figure, out)
+
+
+def save_figure(figure: Any, out: Path) -> None:
+    """Write a figure of pyplot's and close it; an older picture is replaced by a whole one or stays.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    from matplotlib import pyplot
+
+    final = out.resolve()  # where `out` is a link, it stays one
+    aside = final.with_name(f".{final.stem}.part{final.suffix}")
     try:
-        figure.savefig(out, dpi=140)
+        figure.savefig(aside, dpi=140)
+        aside.replace(final)
     except (OSError, ValueError) as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise UserError(f"cannot write {out}: {' '.join(str(error).split())}") from None
     finally:
         pyplot.close(figure)
@@ -85,6 +112,7 @@ def _read(run: Path, by_epsilon: bool) -> _Drawing:
     config = read_config(run / "config.toml")
     options = f" {config.env_options}" if config.env_options else ""
     label = f"{config.env}{options} {config.algo}-{config.core} {config.preset}, seed {config.seed}"
+    label = f" {label}" if label.startswith("_") else label  # of which matplotlib makes no entry
     try:
         return _Drawing(label, _curves(run, by_epsilon), _evaluations(run))
     except (KeyError, TypeError, ValueError, ArithmeticError, OSError) as error:
@@ -96,24 +124,44 @@ def _curves(run: Path, by_epsilon: bool) -> dict[str, dict[str, np.ndarray]]:
     episodes = read_json_lines(run / "episodes.jsonl")
     if not episodes:
         return {}
+    if by_epsilon and any("final_epsilon" not in row for row in episodes):
+        raise UserError(f"{run} has episodes without a final epsilon: --by-epsilon is for Q methods")
+    episodes = _gone_on_with(episodes, "at_frames")
     if not by_epsilon:
         return {"": _curve(episodes)}
-    if any("final_epsilon" not in row for row in episodes):
-        raise UserError(f"{run} has episodes without a final epsilon: --by-epsilon is for Q methods")
     groups: dict[float, list[dict]] = {}
     for row in episodes:
         groups.setdefault(row["final_epsilon"], []).append(row)
     return {f", epsilon {epsilon:g}": _curve(groups[epsilon]) for epsilon in sorted(groups)}
 
 
+def _column(rows: list[dict], name: str) -> np.ndarray:
+    """Return the numbers of a column, which somebody else may have written.
+
+    Raises:
+        TypeError, ValueError, OverflowError: if one is no finite number.
+    """
+    numbers = np.array([float(row[name]) for row in rows])
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name} is no finite number")
+    return numbers
+
+
+def _gone_on_with(rows: list[dict], frames: str) -> list[dict]:
+    """Leave out what was given up: a run that went on from an older checkpoint has its frames twice."""
+    counts = _column(rows, frames)
+    lowest_after = np.minimum.accumulate(counts[::-1])[::-1]
+    return [row for row, kept in zip(rows, counts <= lowest_after, strict=True) if kept]
+
+
 def _curve(episodes: list[dict]) -> dict[str, np.ndarray]:
-    scores = np.array([row["score"] for row in episodes])
+    scores = _column(episodes, "score")
     sums = np.cumsum(np.insert(scores, 0, 0.0))
     window = np.minimum(np.arange(1, len(scores) + 1), RECENT_EPISODES)
     ends = np.arange(1, len(scores) + 1)
     curve = {
-        "frames": np.array([row["at_frames"] for row in episodes]),
-        "seconds": np.array([row["at_seconds"] for row in episodes]),
+        "frames": _column(episodes, "at_frames"),
+        "seconds": _column(episodes, "at_seconds"),
         "score": (sums[ends] - sums[ends - window]) / window,
     }
     drawn = window >= min(FEWEST_EPISODES, len(scores) // 2)
@@ -122,6 +170,7 @@ def _curve(episodes: list[dict]) -> dict[str, np.ndarray]:
 
 
 def _evaluations(run: Path) -> dict[str, np.ndarray]:
-    rows = [row for row in read_json_lines(run / "metrics.jsonl") if "evaluated_episodes" in row]
+    rows = _gone_on_with(read_json_lines(run / "metrics.jsonl"), "frames")
+    rows = [row for row in rows if "evaluated_episodes" in row]
     columns = {"frames": "frames", "seconds": "seconds", "score": "evaluated_score"}
-    return {name: np.array([row[column] for row in rows]) for name, column in columns.items()}
+    return {name: _column(rows, column) for name, column in columns.items()}

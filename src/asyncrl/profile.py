@@ -1,5 +1,7 @@
 """The verb `bench`: how fast this machine trains, where each microsecond goes, and what it cannot beat."""
 
+import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ from typing import Any
 
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
+from asyncrl.plots import save_figure
 from asyncrl.roofline import FLOORS
 from asyncrl.spans import SPANS
 from asyncrl.speed import Speed, Window, measure_speed, trainable
@@ -93,9 +96,11 @@ def bench_verb(args: Sequence[str]) -> int:
         raise UserError("--seconds must be positive, and --warmup 0 or more")
     if given.profile:
         require_writable(given.out)
-    settings = trainable(given.settings)
+    # The preset as it is for this world.
+    settings = trainable(dataclasses.replace(given.settings, preset=start.preset))
     print(f"measuring {settings.env} for {given.warmup:g} + {given.seconds:g} seconds ...", file=sys.stderr, flush=True)
-    speed = measure_speed(settings, seconds=given.seconds, warmup=given.warmup, profile=given.profile)
+    with contextlib.redirect_stdout(sys.stderr):  # what environments print must not come between lines of JSON
+        speed = measure_speed(settings, seconds=given.seconds, warmup=given.warmup, profile=given.profile)
     profile = profile_of(speed) if given.profile else None
     if profile is not None:
         draw(speed, profile, given.out)
@@ -167,24 +172,19 @@ def draw(speed: Speed, profile: Profile, out: Path) -> None:
 
     config = speed.config
     figure, axis = pyplot.subplots(figsize=(11, 3.6), layout="constrained")
-    try:
-        for height, micros in ((1, profile.spans), (0, profile.floors)):
-            _draw_bar(axis, height, micros, sum(profile.spans.values()))
-        axis.set_yticks([1, 0], ["a step takes", "at least"])
-        axis.set_ylim(-0.75, 1.75)
-        axis.set_xlabel("microseconds of a worker per agent step")
-        axis.set_title(
-            f"{config.env} {config.algo}-{config.core}, {config.workers} x {config.envs_per_worker} environments: "
-            f"{speed.steps_per_second:,.0f} steps/s",
-            fontsize=10,
-        )
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(left=False)
-        figure.savefig(out, dpi=140)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {out}: {error}") from None
-    finally:
-        pyplot.close(figure)
+    for height, micros in ((1, profile.spans), (0, profile.floors)):
+        _draw_bar(axis, height, micros, sum(profile.spans.values()))
+    axis.set_yticks([1, 0], ["a step takes", "at least"])
+    axis.set_ylim(-0.75, 1.75)
+    axis.set_xlabel("microseconds of a worker per agent step")
+    axis.set_title(
+        f"{config.env} {config.algo}-{config.core}, {config.workers} x {config.envs_per_worker} environments: "
+        f"{speed.steps_per_second:,.0f} steps/s",
+        fontsize=10,
+    )
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(left=False)
+    save_figure(figure, out)
 
 
 def _draw_bar(axis: Any, height: float, micros: dict[str, float], total: float) -> None:

@@ -1,6 +1,7 @@
 """Record an agent's play as a video."""
 
 import contextlib
+import subprocess
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import ModuleType
@@ -65,12 +66,34 @@ def record(
         announce(f"filming an episode of {agent.config.env} ...")
         with single_threaded():
             episode = _film(stage, player, aside, seed, max_steps)
+        _require_whole(aside)
         aside.replace(path)
-        return episode
-    finally:
-        stage.envs.close()
-        stage.close()
+    except BaseException:
         aside.unlink(missing_ok=True)
+        with contextlib.suppress(Exception):  # what has failed before is what there is to tell
+            _close(stage)
+        raise
+    with blaming(f"{agent.config.env} cannot be closed"):
+        _close(stage)
+    return episode
+
+
+def _require_whole(film: Path) -> None:
+    """Complain if ffmpeg, which tells nobody how it ended, has left a film without its end."""
+    options = ("-nostdin", "-v", "error", "-i", str(film), "-c", "copy", "-f", "null", "-")
+    # Safe: constants and the film's own path, without a shell.
+    command = [_import_ffmpeg().get_ffmpeg_exe(), *options]
+    if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode != 0:
+        raise _not_whole(film)
+
+
+def _not_whole(film: Path) -> UserError:
+    return UserError(f"ffmpeg could not write the whole film into {film.parent}: is the disk full?")
+
+
+def _close(stage: _Stage) -> None:
+    stage.envs.close()
+    stage.close()
 
 
 def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) -> Episode:
@@ -93,7 +116,9 @@ def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) 
             truncated = bool(step.truncated[0])
             ended = bool(step.terminated[0]) or truncated
             if ended or steps % every == 0:
-                write(stage.picture(actions))
+                with blaming("the environment failed"):
+                    picture = stage.picture(actions)
+                write(picture)
             if ended:
                 break
     return Episode(0, score, steps, 0.0, truncated)
@@ -116,8 +141,15 @@ def _writer(path: Path, first: np.ndarray, frames_per_second: float) -> Generato
         str(path), size, fps=frames_per_second, codec="libx264", quality=8, macro_block_size=2, ffmpeg_log_level="error"
     )
     ffmpeg.send(None)
+
+    def write(frame: np.ndarray) -> None:
+        try:
+            ffmpeg.send(np.ascontiguousarray(frame.repeat(factor, 0).repeat(factor, 1)))
+        except OSError:  # its pipe is closed
+            raise _not_whole(path) from None
+
     try:
-        yield lambda frame: ffmpeg.send(np.ascontiguousarray(frame.repeat(factor, 0).repeat(factor, 1)))
+        yield write
     finally:
         ffmpeg.close()
 

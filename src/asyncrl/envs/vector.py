@@ -121,6 +121,6 @@ class _Film(gymnasium.Wrapper):
 
     def render(self) -> np.ndarray:  # type: ignore[override]
         picture = np.asarray(super().render())
-        if picture.ndim != 3:
-            raise NotImplementedError("the environment renders no arrays of colours")
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            raise NotImplementedError("the environment renders no arrays of colours: bytes [H, W, 3]")
         return picture
