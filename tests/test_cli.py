@@ -315,6 +315,8 @@ def test_every_verb_speaks_json_alone(tmp_path):
         ("resume", run, *env, "--frames", "6k"),
         ("eval", run, *env, "--episodes", "3"),
         ("plot", run, "--out", "curves.png"),
+        ("bench", "worlds:talkative", "--workers", "1", "--seconds", "0.5", "--warmup", "0"),
+        ("tune", "worlds:talkative", "--budget", "0.1"),
     ):
         done = in_process_of_its_own(code, *args, "--json")
         assert done.returncode == 0, done.stderr
@@ -326,6 +328,7 @@ def test_every_verb_speaks_json_alone(tmp_path):
     (row,) = told["eval"]
     assert len(row["scores"]) == 3 and row["mean"] == pytest.approx(sum(row["scores"]) / 3)
     assert told["plot"] == [{"picture": "curves.png", "left_out": []}]
+    assert told["bench"][0]["steps_per_second"] > 0 and len(told["tune"][0]["trials"]) == 1
 
 
 @pytest.mark.parametrize(

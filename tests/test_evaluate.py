@@ -27,6 +27,26 @@ def network_of(config: Config) -> Network:
     return make_network(config, VECTORS, ACTIONS)
 
 
+def test_neighbouring_seeds_share_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of ten environments gets a seed: that of the first, and those after it."""
+    first: list[int] = []
+
+    class Envs:
+        num_envs = 10
+
+        def reset(self, seed: int) -> None:
+            first.append(seed)
+            raise RuntimeError("enough")
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("asyncrl.evaluate.make_envs", lambda *_: Envs())
+    for seed in range(5):
+        with pytest.raises(RuntimeError, match="enough"):
+            evaluate(Config(), network_of(Config()), episodes=30, seed=seed)
+    assert min(np.diff(sorted(first))) >= 10 and min(first) >= 0
+
+
 def test_raw_scores_of_full_games_in_fair_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     """Environment 0 has games of 1 step, environment 1 of 3: each plays two, though 0 is done with many more."""
     events = [[TERMINATED, GO], [TERMINATED, LIFE_LOST], [TERMINATED, TRUNCATED]]

@@ -125,7 +125,7 @@ def narrow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     if platform.machine() != "x86_64":
         pytest.skip("the options are those of x86")
     path = tmp_path_factory.mktemp("narrow") / "narrow.so"
-    kernels.compile_library("cc", path, request.param)
+    kernels.compile_library(["cc"], path, request.param)
     return kernels.load(path)
 
 
@@ -257,6 +257,25 @@ def test_what_fails_is_told_in_a_line(spoil: Break, why: str, monkeypatch: pytes
         kernels.build()
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_cc_may_have_several_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", "env LANG=C cc -DNOTHING")
+    assert kernels.load(kernels.build()).torso_new is not None
+    monkeypatch.setenv("CC", "cc 'x")
+    with pytest.raises(UserError, match="which is no command"):
+        kernels.build()
+
+
+def test_without_a_home_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", fail)
+    with pytest.raises(UserError, match=r"there is no home folder .*: set XDG_CACHE_HOME"):
+        kernels.build()
 
 
 def test_they_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

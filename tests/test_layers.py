@@ -151,7 +151,7 @@ def test_networks_and_worlds_do_not_know_each_other() -> None:
 def test_a_world_in_a_folder_needs_only_itself(folder: str) -> None:
     for file in (SOURCE / "envs" / folder).rglob("*.py"):
         for name in inner_imports(file):
-            assert name[0] == "errors" or name[:2] in {("envs", folder), ("envs", "options")}, (
+            assert name[0] in ("errors", "machine") or name[:2] in {("envs", folder), ("envs", "options")}, (
                 f"{file.name} imports {'.'.join(name)}"
             )
 

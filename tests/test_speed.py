@@ -143,9 +143,10 @@ def test_bench_profiles_and_draws(tmp_path, capsys):
 
 def test_tune_proposes_what_train_accepts(tmp_path, capsys):
     out = tmp_path / "tuned.toml"
-    assert main(("tune", "CartPole-v1", "--budget", "0.1", "--out", str(out), "--json")) == 0
+    assert main(("tune", "CartPole-v1", "--preset", "fast", "--budget", "0.1", "--out", str(out), "--json")) == 0
     row = json.loads(capsys.readouterr().out)
     config = read_config(out)
+    assert config.preset == "fast-vector"  # what "fast" is there
     trials = [Trial(**trial) for trial in row["trials"]]
     hint = "time for one trial only"
     assert hint in as_text(trials[0], trials[:1], "") and hint not in as_text(trials[0], 2 * trials, "")

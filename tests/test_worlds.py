@@ -69,6 +69,13 @@ def test_a_mujoco_that_breaks_dm_control_is_told(packages, capsys):
     assert rows["MuJoCo"]["installed"]
 
 
+def test_without_dm_control_its_pictures_are_not_there(packages, capsys):
+    del packages["dm_control"]
+    row = told(capsys)["MuJoCo pixels"]
+    assert row["installed"] and row["ids"][0] == "asyncrl/HalfCheetah-pixels-v5"
+    assert not any(name.startswith("dm_control/") for name in row["ids"])
+
+
 def test_where_nothing_draws_the_cure_is_told(packages, capsys, monkeypatch):
     def fail():
         raise UserError(f"no OpenGL (egl: none); on Debian, as root: {worlds.OPENGL_COMMAND} (or libosmesa6)")

@@ -115,7 +115,8 @@ def play_episodes(
 ) -> list[Episode]:
     """Play `episodes` full episodes in `envs`, each environment its share; `evaluate` says more."""
     wanted = _shares(episodes, envs.num_envs)
-    observations = envs.reset(seed=seed)
+    # Environments get this seed and those after it: of two evaluations with neighbouring seeds none may be the same.
+    observations = envs.reset(seed=int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1))
     scores, steps = np.zeros(envs.num_envs), np.zeros(envs.num_envs, int)
     finished: list[Episode] = []
     while (wanted > 0).any():

@@ -10,13 +10,16 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from asyncrl.errors import UserError
+from asyncrl.machine import cache_folder
 
 SOURCES = Path(__file__).with_name("csrc")
 # No -ffast-math: what is not a number must stay so to be noticed. Nobody reads errno or floating-point exceptions.
@@ -71,11 +74,9 @@ def build() -> Path:
     Raises:
         UserError: if there is no compiler, or it or the cache refuses.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        raise UserError("no C compiler: install one (Debian: apt-get install gcc) or name it in CC")
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asyncrl" / "kernels"
-    digest = hashlib.sha256("\0".join((*_COMPILE, compiler, _processor())).encode())
+    compiler = _compiler()
+    folder = cache_folder("kernels")
+    digest = hashlib.sha256("\0".join((*_COMPILE, *compiler, _processor())).encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
     path = folder / f"kernels-{digest.hexdigest()[:16]}.so"
@@ -92,7 +93,19 @@ def build() -> Path:
     return path
 
 
-def compile_library(compiler: str, path: Path, *more: str) -> None:
+def _compiler() -> tuple[str, ...]:
+    """Return the words of CC, as in "ccache gcc", or of `cc`."""
+    try:
+        name, *options = shlex.split(os.environ.get("CC") or "cc")
+    except ValueError:
+        raise UserError(f"CC is {os.environ['CC']!r}, which is no command") from None
+    path = shutil.which(name)
+    if path is None:
+        raise UserError("no C compiler: install one (Debian: apt-get install gcc) or name it in CC")
+    return path, *options
+
+
+def compile_library(compiler: Sequence[str], path: Path, *more: str) -> None:
     """Compile to `path`, with `more` options.
 
     Raises:
@@ -100,12 +113,12 @@ def compile_library(compiler: str, path: Path, *more: str) -> None:
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
         output = Path(folder) / path.name
-        command = [compiler, *_COMPILE, *more, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(output)]
-        # Safe: our own source and options, without a shell; only the compiler's name is the user's, by CC.
+        command = [*compiler, *_COMPILE, *more, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(output)]
+        # Safe: our own source and options, without a shell; only the compiler is the user's, by CC.
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             why = next((line for line in result.stderr.splitlines() if "error" in line), "no message")
-            raise UserError(f"{compiler} could not compile the kernels: {why}")
+            raise UserError(f"{compiler[0]} could not compile the kernels: {why}")
         os.replace(output, path)  # whole or not at all
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from asyncrl.worker import Learner, compute_update
 PEAK_SIZE = 1024  # of the square matrices whose product stands for the peak
 TRAFFIC_FLOATS = 1 << 24  # far beyond any cache
 FLOAT_BYTES = 4
+DRAWN_ACTIONS = 64  # batches of them, taken again and again
 
 FLOORS = {
     "emulator": "Atari: the game alone under random actions, no picture fetched",
@@ -62,7 +64,8 @@ def _environment_floors(learner: Learner, seconds: float) -> dict[str, float]:
     envs, env = learner.state.envs, learner.config.env
     actions = ActionMap(envs.action_space)
     envs.action_space.seed(learner.worker)
-    environment = _repeat(lambda: envs.step(actions.sample(envs.num_envs)), seconds) / envs.num_envs
+    drawn = itertools.cycle([actions.sample(envs.num_envs) for _ in range(DRAWN_ACTIONS)])  # drawing is no stepping
+    environment = _repeat(lambda: envs.step(next(drawn)), seconds) / envs.num_envs
     if not is_atari(env) or learner.config.algo == "a2c":  # whose emulators have all cores
         return {"environment": environment}
     emulator = _repeat(BareGame(rom_name(env), learner.worker).step, seconds)

@@ -190,10 +190,11 @@ def run_measured(
         learner = Learner(config, worker, 0, statistics)
         try:
             windows = _learn_in_windows(learner, store, worker, warmup, profile_after)
+            memory = _resident_megabytes()  # before the floors, which need much
             least = None if profile_after is None else floors(learner, store, FLOOR_SECONDS)
         finally:
             learner.close()
-        pipe.send(_Found(windows, learner.state.envs.frames_per_step, _resident_megabytes(), least))
+        pipe.send(_Found(windows, learner.state.envs.frames_per_step, memory, least))
     except UserError as error:
         pipe.send(_Found(error=str(error)))
         sys.exit(1)

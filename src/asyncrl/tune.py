@@ -5,6 +5,7 @@ proposal is the smallest batch within a few percent of the fastest, never more t
 than a preset wants where it says so: parameters that are staler than that teach less.
 """
 
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -79,12 +80,14 @@ def tune_verb(args: Sequence[str]) -> int:
     if given.out is not None:
         require_place(given.out)
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    trials = list(try_out(given.settings, given.budget, say))
+    settings = dataclasses.replace(given.settings, preset=start.preset)  # as it is for this world
+    with contextlib.redirect_stdout(sys.stderr):  # what environments print must not come between lines of JSON
+        trials = list(try_out(settings, given.budget, say))
     best = choose(trials)
-    proposal = dataclasses.replace(given.settings, workers=best.workers, envs_per_worker=best.envs_per_worker)
+    proposal = dataclasses.replace(settings, workers=best.workers, envs_per_worker=best.envs_per_worker)
     if given.out is not None:
         write(given.out, proposal)
-    command = command_of(proposal, given.out, args, given.settings)
+    command = command_of(proposal, given.out, args, settings)
     row = {"command": command, "proposal": vars(best), "trials": [vars(t) for t in trials]}
     print(json.dumps(row) if given.json else as_text(best, trials, command))
     return 0

@@ -96,12 +96,12 @@ _HEADERS = ("EGL/egl.h", "GL/gl.h")
 def _torcs() -> World:
     name, ids, install = "TORCS", ("asyncrl/Torcs-v0",), f"{TORCS_COMMAND} && {BUILD_COMMAND}"
     try:
-        found = f"torcs {check_installed()}"
+        found, is_built = f"torcs {check_installed()}", host_path().exists()
     except UserError as error:
         if TORCS_COMMAND in str(error):
             return World(name, ids, missing="Debian's package torcs is not installed", install=install)
         return World(name, ids, missing=str(error))  # another system, or another version: nothing to install
-    if host_path().exists():
+    if is_built:
         return World(name, ids, found, install=install)
     lacking = [name for name in _HEADERS if not (INCLUDE / name).exists()]
     lacking = lacking if shutil.which("g++") else ["g++", *lacking]
@@ -129,7 +129,10 @@ def _dm_control() -> World:
 
 
 def _mujoco_pixels() -> World:
-    ids = _led_by("dm_control/cartpole-swingup-pixels-v0", (name for name in our_worlds() if "-pixels-" in name))
+    names = [name for name in our_worlds() if "-pixels-" in name]
+    ids = _led_by("dm_control/cartpole-swingup-pixels-v0", names)
+    if not _dm_control().installed:
+        ids = _led_by("asyncrl/HalfCheetah-pixels-v5", (name for name in names if not name.startswith("dm_control/")))
     world = _packaged("MuJoCo pixels", ids, ("mujoco",), MUJOCO_COMMAND)
     if not world.installed:
         return world

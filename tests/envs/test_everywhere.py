@@ -23,13 +23,13 @@ IDS = {
 MARKS = {"TORCS": [pytest.mark.torcs], "MuJoCo pixels": [pytest.mark.pixels]}
 
 
-def needs(world: World) -> list[pytest.MarkDecorator]:
-    reason = f"{world.missing}: {world.install}"
-    return [*MARKS.get(world.name, []), pytest.mark.skipif(not world.installed, reason=reason)]
+def needs(world: World, env_id: str) -> list[pytest.MarkDecorator]:
+    is_there, reason = world.installed and env_id in world.ids, f"{world.missing or env_id}: {world.install}"
+    return [*MARKS.get(world.name, []), pytest.mark.skipif(not is_there, reason=reason)]
 
 
 every_world = pytest.mark.parametrize(
-    "env_id", [pytest.param(env_id, marks=needs(WORLDS[name])) for env_id, name in IDS.items()]
+    "env_id", [pytest.param(env_id, marks=needs(WORLDS[name], env_id)) for env_id, name in IDS.items()]
 )
 
 

@@ -14,6 +14,7 @@ from asyncrl.envs.torcs import HostError, TorcsEnv, build_host
 from asyncrl.envs.torcs import build as build_module
 from asyncrl.envs.torcs.process import Host
 from asyncrl.errors import UserError
+from asyncrl.machine import cache_folder
 
 try:
     build_host()
@@ -134,7 +135,7 @@ def test_a_host_that_cannot_start_shows_its_last_words():
 
 
 def test_nothing_is_left_behind():
-    before, files = open_files(), set(build_module.cache_folder().iterdir())
+    before, files = open_files(), set(cache_folder("torcs").iterdir())
     pids = []
     for _ in range(3):
         env = TorcsEnv()
@@ -143,7 +144,7 @@ def test_nothing_is_left_behind():
         env.close()
         env.close()
     assert all(gone(pid, 0.2) for pid in pids) and open_files() == before
-    assert set(build_module.cache_folder().iterdir()) == files
+    assert set(cache_folder("torcs").iterdir()) == files
 
 
 def test_a_forgotten_environment_ends_its_host():

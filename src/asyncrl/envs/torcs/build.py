@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from asyncrl.errors import UserError
+from asyncrl.machine import cache_folder
 
 APT_COMMAND = (
     "apt-get update && apt-get install -y --no-install-recommends "
@@ -66,17 +67,12 @@ def _package_version() -> str:
         return ""
 
 
-def cache_folder() -> Path:
-    """Return the folder that holds the compiled hosts."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asyncrl" / "torcs"
-
-
 def host_path() -> Path:
     """Return where the host of this source is, or would be."""
     digest = hashlib.sha256(" ".join((check_installed(), *_COMPILE, *_LINK)).encode())
     for name in _SOURCES + _HEADERS:
         digest.update((DRIVER_FOLDER / name).read_bytes())
-    return cache_folder() / f"torcs-host-{digest.hexdigest()[:16]}"
+    return cache_folder("torcs") / f"torcs-host-{digest.hexdigest()[:16]}"
 
 
 def build_host(*, force: bool = False) -> Path:
