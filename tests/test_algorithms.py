@@ -127,7 +127,7 @@ class Run:
             lambda x: rollout_loss(self.config, window, split_theta(x, self.network), targets, values), theta
         )
 
-    def check(self) -> None:
+    def assert_gradients_are_the_oracles(self) -> None:
         for update, wanted, (start, stop) in zip(self.updates, self.oracle_gradients(), self.spans(), strict=True):
             assert update.steps == (stop - start) * self.script.rewards.shape[1]
             assert update.frames == 4 * update.steps
@@ -146,13 +146,17 @@ def test_gradients_equal_finite_differences_of_the_pseudocode(
     for seed in range(2):
         script = random_script(ROLLOUTS * T_MAX, batch, seed)
         assert len(set(script.events[:T_MAX].ravel())) > 1
-        Run(config, script, monkeypatch).check()
+        Run(config, script, monkeypatch).assert_gradients_are_the_oracles()
 
 
 @pytest.mark.parametrize("core", ["ff", "lstm"])
 def test_gradients_with_a_lambda(core: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = dataclasses.replace(BASE, core=core, gae_lambda=0.6)
-    Run(config, random_script(ROLLOUTS * T_MAX, 4, seed=2), monkeypatch).check()
+    run = Run(config, random_script(ROLLOUTS * T_MAX, 4, seed=2), monkeypatch)
+    run.assert_gradients_are_the_oracles()
+    run.config = BASE  # the control: they are not those of n-step returns
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        run.assert_gradients_are_the_oracles()
 
 
 @pytest.mark.parametrize("setting", ["bootstrap_on_truncation", "life_loss_ends"])
@@ -162,7 +166,7 @@ def test_gradients_without_bootstrap_or_life_loss(
     algo: str, batch: int, setting: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dataclasses.replace(BASE, algo=algo, core="lstm", envs_per_worker=batch, **{setting: False})
-    Run(config, random_script(ROLLOUTS * T_MAX, batch, seed=3), monkeypatch).check()
+    Run(config, random_script(ROLLOUTS * T_MAX, batch, seed=3), monkeypatch).assert_gradients_are_the_oracles()
 
 
 def test_the_oracle_tells_a_truncation_from_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +174,7 @@ def test_the_oracle_tells_a_truncation_from_a_death(monkeypatch: pytest.MonkeyPa
     run = Run(dataclasses.replace(BASE, algo=N_STEP_Q), random_script(ROLLOUTS * T_MAX, 4, seed=0), monkeypatch)
     run.config = dataclasses.replace(run.config, bootstrap_on_truncation=False)
     with pytest.raises(AssertionError, match="Not equal"):
-        run.check()
+        run.assert_gradients_are_the_oracles()
 
 
 def test_each_method_has_its_own_gradient(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,9 @@ def test_gradients_equal_finite_differences_of_the_pseudocode(
     config = dataclasses.replace(
         BASE, policy_variance=variance, separate_networks=separate, core=core, envs_per_worker=batch
     )
-    Run(config, random_script(ROLLOUTS * T_MAX, batch, seed=1), monkeypatch, CONTINUOUS).check()
+    Run(
+        config, random_script(ROLLOUTS * T_MAX, batch, seed=1), monkeypatch, CONTINUOUS
+    ).assert_gradients_are_the_oracles()
 
 
 @pytest.mark.parametrize("min_deviation", [0.001, 0.5])
@@ -45,7 +47,7 @@ def test_gradients_with_a_bounded_mean_and_scaled_rewards(
     config = dataclasses.replace(
         BASE, policy_mean="tanh", min_deviation=min_deviation, reward_scale=0.3, envs_per_worker=4
     )
-    Run(config, random_script(ROLLOUTS * T_MAX, 4, seed=3), monkeypatch, CONTINUOUS).check()
+    Run(config, random_script(ROLLOUTS * T_MAX, 4, seed=3), monkeypatch, CONTINUOUS).assert_gradients_are_the_oracles()
 
 
 def test_gradients_of_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,7 @@ def test_gradients_of_whole_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(config, random_script(60, 1, seed=2), monkeypatch, CONTINUOUS)
     lengths = [stop - start for start, stop in run.spans()]
     assert len(set(lengths)) > 1
-    run.check()
+    run.assert_gradients_are_the_oracles()
 
 
 def test_networks_that_are_separate_share_nothing() -> None:
