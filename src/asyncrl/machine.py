@@ -1,22 +1,46 @@
 """What this machine lets us use."""
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from asyncrl.errors import UserError
+
+CONTROL_GROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def available_cores() -> int:
     """Return the CPU cores this process may use (affinity and the container's quota, not the machine's total)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, _quotas())]))
+
+
+def _quotas() -> Iterator[float]:
+    """Yield how many cores each control group that holds this process may use, where it says so."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2 here
-    return max(1, cores)
+        groups = [line.split(":", 2) for line in MEMBERSHIP.read_text().splitlines()]
+    except OSError:
+        return
+    for _, controllers, path in (group for group in groups if len(group) == 3):
+        if not controllers:  # version 2
+            top, names = CONTROL_GROUPS, ("cpu.max",)
+        elif "cpu" in controllers.split(","):
+            top, names = CONTROL_GROUPS / controllers, ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        else:
+            continue
+        inner = top / path.lstrip("/")  # in a container it may not be there, but what holds it
+        for folder in (inner, *inner.parents):
+            if folder.is_relative_to(top):
+                yield from _quota(folder, names)
+
+
+def _quota(folder: Path, names: tuple[str, ...]) -> Iterator[float]:
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # not there, or "max"
+        quota, period = " ".join((folder / name).read_text() for name in names).split()
+        if int(quota) > 0:  # version 1: -1 is no limit
+            yield int(quota) / int(period)
 
 
 def cache_folder(name: str) -> Path:
