@@ -272,6 +272,7 @@ def test_the_paper_preset_for_continuous_actions_is_the_papers():
         ("fast", "worlds:pictures", "fast-pixels"),
         ("fast", "worlds:continuous_pictures", "fast-continuous-pixels"),
         ("fast-continuous", "worlds:continuous_pictures", "fast-continuous"),
+        ("paper-continuous", "worlds:continuous_pictures", "paper-continuous"),
         ("fast", "ALE/Pong-v5", "fast"),
         ("paper", "asyncrl/MemoryChain-v0", "paper"),
         ("paper57", "asyncrl/Target-v0", "paper57"),
@@ -298,6 +299,7 @@ def test_the_preset_is_chosen_by_the_world(preset, env, chosen):
         ("paper57", "worlds:pictures", "conv2015"),
         ("paper", "asyncrl/Target-v0", "mlp200"),
         ("paper", "worlds:continuous_pictures", "conv2013"),
+        ("paper-continuous", "worlds:continuous_pictures", "conv2013"),
     ],
 )
 def test_the_papers_presets_fit_every_world(preset, env, network):
@@ -307,11 +309,41 @@ def test_the_papers_presets_fit_every_world(preset, env, network):
         make_network(config, envs.observation_space, envs.action_space)
 
 
-def test_the_papers_schedules_follow_the_length_of_the_run_off_atari():
-    config = dataclasses.replace(preset_for("paper", "CartPole-v1", "one-step-q"), frames=50_000)
+def test_the_papers_schedules_follow_the_length_of_the_run_where_there_are_no_pictures():
+    preset = preset_for("paper", "CartPole-v1", "one-step-q")
+    config = dataclasses.replace(preset, frames=50_000)
     assert (config.epsilon_end_frames, config.target_interval_frames) == (20_000, 200)
-    atari = dataclasses.replace(preset_for("paper", "ALE/Pong-v5", "one-step-q"), frames=50_000)
-    assert (atari.epsilon_end_frames, atari.target_interval_frames) == (4_000_000, 40_000)
+    for like_the_papers in (preset, *(preset_for("paper", env, "one-step-q") for env in ("ALE/Pong-v5", PICTURES))):
+        schedules = like_the_papers.epsilon_end_frames, like_the_papers.target_interval_frames
+        assert schedules == (4_000_000, 40_000)
+
+
+PICTURES = "worlds:pictures"
+
+
+def test_a_file_that_leaves_settings_out_means_its_preset_in_its_world(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('env = "asyncrl/Target-v0"\nframes = 9000\n')
+    start = starting_point(["--config", str(file)])[1]
+    assert start == dataclasses.replace(preset_for("fast", "asyncrl/Target-v0"), frames=9000)
+    assert start.preset == "fast-continuous"
+    elsewhere = starting_point(["CartPole-v1", "--config", str(file), "--workers", "3"])[1]
+    assert elsewhere == dataclasses.replace(preset_for("fast", "CartPole-v1", workers=3), frames=9000)
+    file.write_text('env = "asyncrl/Target-v0"\npreset = "paper"\nentropy_cost = 0.5\n')
+    paper = starting_point(["--config", str(file)])[1]
+    assert paper == dataclasses.replace(preset_for("paper", "asyncrl/Target-v0"), entropy_cost=0.5)
+
+
+def test_a_whole_file_means_what_it_says_and_builds_nothing(tmp_path, monkeypatch):
+    config = Config(env="worlds:unbuildable", preset="fast", workers=3)
+    write_config(tmp_path / "whole.toml", config, {})
+    assert starting_point(["worlds:unbuildable", "--config", str(tmp_path / "whole.toml")])[1] == config
+
+
+def test_a_strangers_file_builds_nothing_either(tmp_path):
+    (tmp_path / "mine.toml").write_text('env = "worlds:tiny"\n')
+    with pytest.raises(UserError, match="imports code"):
+        starting_point(["--config", str(tmp_path / "mine.toml")])
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,10 @@ def test_tune_gives_many_workers_no_more_environments_than_their_preset(tried):
         assert tried(make_preset("fast", algo, 16), 16)[0] == (16, 8)
 
 
+def test_tune_leaves_the_paper_its_one_environment(tried):
+    assert tried(make_preset("paper"), 2) == [(2, 1), (1, 1), (3, 1), (4, 1)]
+
+
 def test_what_tune_proposes_in_words_is_what_it_writes():
     start = make_preset("fast", workers=16)
     half = dataclasses.replace(start, workers=8)

@@ -1,8 +1,10 @@
 """A run's configuration as TOML: plain data, checked on reading."""
 
+import contextlib
 import dataclasses
 import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +24,27 @@ def write_config(path: Path, config: Config, provenance: dict[str, str]) -> None
         # Made anew, never through a link: the folder may be a stranger's.
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             tomli_w.dump({**values, "provenance": provenance}, file)
+            file.flush()
+            os.fsync(file.fileno())  # checkpoints are worth nothing without it
         aside.replace(path)
+        with contextlib.suppress(OSError):  # file systems that do not sync folders
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def read_config(path: Path, workers: int | None = None) -> Config:
+def read_config(path: Path, workers: int | None = None, start: Callable[[Config], Config] | None = None) -> Config:
     """Read what `write_config` wrote, or a hand-written file: fields left out are those of its preset.
 
     Args:
         path: of the file.
         workers: instead of those that the file names: a preset depends on them.
+        start: returns the preset as it is in the world of the configuration read so far, for the fields left out.
+            Without it no environment is built, and they are those of the preset by its very name.
 
     Raises:
         UserError: if the file is unreadable, names an unknown field or holds a wrong value.
@@ -53,9 +65,13 @@ def read_config(path: Path, workers: int | None = None) -> Config:
     if preset not in list(PRESETS):
         raise UserError(f"{path}: there is no preset {preset!r}: {', '.join(PRESETS)} are all")
     try:
-        return dataclasses.replace(make_preset(preset, values.get("algo", "a3c"), values.get("workers")), **values)
+        config = dataclasses.replace(make_preset(preset, values.get("algo", "a3c"), values.get("workers")), **values)
     except (UserError, ValueError, OverflowError) as error:  # the latter two for numbers beyond all measure
         raise UserError(f"{path}: {error}") from None
+    if start is None or len(values) == len(dataclasses.fields(Config)):
+        return config
+    here = start(config)
+    return dataclasses.replace(here, **{**values, "preset": here.preset})
 
 
 def _plain(value: Any) -> Any:

@@ -33,18 +33,31 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
     named, options = env or peek(rest, "--env"), peek(rest, "--env-options")
     workers = _number_of_workers(peek(rest, "--workers"))
     if file is not None:
-        config = read_config(Path(file), workers)
-        if options is not None or named not in (None, config.env):  # the file's are of its own environment
-            config = dataclasses.replace(config, env_options=options or "")
-        if named is None:
-            require_repeated(config, None)
-        config = dataclasses.replace(config, run_dir=None)  # another run's
+        config = _from_file(Path(file), named, options, workers)
     else:
         named = named or usual_env
         algo = peek(rest, "--algo")
         known = algo if algo in get_args(Algo) else "a3c"  # the parser will complain
         config = preset_for(preset or "fast", named, known, options or "", workers)  # type: ignore[arg-type]
     return named, config if env is None else dataclasses.replace(config, env=env), rest
+
+
+def _from_file(file: Path, named: str | None, options: str | None, workers: int | None) -> Config:
+    """Return the settings that `file` says, and for those that it leaves out its preset's in the world at hand."""
+
+    def in_its_world(config: Config) -> Config:
+        if options is not None or named not in (None, config.env):  # the file's are of its own environment
+            config = dataclasses.replace(config, env_options=options or "")
+        if named is None:
+            require_repeated(config, None)
+        return config
+
+    def preset_there(config: Config) -> Config:
+        config = in_its_world(config)
+        return preset_for(config.preset, named or config.env, config.algo, config.env_options, config.workers)
+
+    config = in_its_world(read_config(file, workers, preset_there))
+    return dataclasses.replace(config, run_dir=None)  # another run's
 
 
 def _number_of_workers(text: str | None) -> int | None:

@@ -60,7 +60,8 @@ def tune_verb(args: Sequence[str]) -> int:
 
     @dataclass(frozen=True)
     class Tune:
-        """Measure this machine and propose workers and environments for training ENV."""
+        """Measure this machine and propose workers and environments for training ENV: those that make most frames a
+        second, by the smallest batch. Whether they learn best is not measured."""
 
         settings: tyro.conf.OmitArgPrefixes[Config]
         # A TOML file to start from, such as the config.toml of a run.
@@ -129,8 +130,8 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
 
 
 def _batches(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
-    # Whole episodes as updates want one environment a worker.
-    batches = BATCHES if config.t_max is not None else (1,)
+    # Whole episodes as updates want one environment a worker, and the paper has one.
+    batches = (1,) if config.t_max is None or config.preset.startswith("paper") else BATCHES
     yield from ((cores, batch) for batch in batches if _learns(config, cores, batch))
 
 
