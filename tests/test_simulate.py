@@ -161,6 +161,36 @@ def test_frames_in_two_sittings_equal_one_where_no_schedule_depends_on_the_end(t
     assert_equal(whole, asyncrl.resume(tmp_path / "parts", frames=2000, announce=lambda line: None))
 
 
+def test_long_eras_are_saved_in_between_which_changes_no_bit(tmp_path: Path) -> None:
+    plain = train(tmp_path / "plain", frames=20_000)
+    saved = train(tmp_path / "saved", frames=20_000, checkpoint_every=0.01)
+    assert_equal(plain, saved)
+    names = [{p.name for p in (run.path / "checkpoints").iterdir() if p.name.isdigit()} for run in (plain, saved)]
+    assert len(names[0]) == 1 and names[0] < names[1]
+    earlier = saved.path / "checkpoints" / min(names[1] - names[0], key=int)
+    resumed = asyncrl.resume(earlier, announce=lambda line: None)
+    assert resumed.outcome is not None and resumed.outcome.reason == "frames"
+
+
+def test_a_replay_is_saved_only_where_it_can_go_on(tmp_path: Path) -> None:
+    real = train(tmp_path / "real", schedule="processes", record_order=True, workers=2, frames=20_000)
+    replay = train(tmp_path / "replay", replay=real.path, workers=2, frames=20_000, checkpoint_every=0.01)
+    assert len([p for p in (replay.path / "checkpoints").iterdir() if p.name.isdigit()]) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "frames"),
+    [
+        ({"workers": 1, "envs_per_worker": 2}, 1_000_000),
+        ({"workers": 2, "envs_per_worker": 8}, 4_000_000),  # two of the longest games, of 108,000 frames, and more
+        ({"workers": 16, "envs_per_worker": 8}, 32_000_000),
+        ({"workers": 16, "envs_per_worker": 8, "checkpoint_frames": 500}, 500),
+    ],
+)
+def test_an_era_is_long_enough_for_every_environment(settings: dict, frames: int) -> None:
+    assert asyncrl.Config(**settings).era_frames == frames
+
+
 def test_one_simulated_worker_is_the_worker_process_bit_for_bit(tmp_path: Path) -> None:
     simulated = train(tmp_path / "simulated", workers=1)
     process = train(tmp_path / "process", workers=1, schedule="processes")

@@ -1,8 +1,8 @@
 """The synchronous twin (A2C): the environments of all workers as one batch, on the CPU's cores or a GPU.
 
 One worker takes the place of all: the same rollout, loss and network with a larger B, so that an update is the mean of
-what W synchronous workers would compute. It acts for all environments in one forward pass; the emulators step in
-threads of their own where they can (Atari), and torch uses all cores.
+what W synchronous workers of several environments each would compute, clipped once. It acts for all environments in one
+forward pass; the emulators step in threads of their own where they can (Atari), and torch uses all cores.
 """
 
 import dataclasses

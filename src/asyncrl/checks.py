@@ -78,7 +78,7 @@ CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("target_frames", _none_or_positive, "at least 1, or none"),
     ("target_share", _share, "above 0 and at most 1"),
     ("checkpoint_every", _positive, "positive"),
-    ("checkpoint_frames", _positive, "at least 1"),
+    ("checkpoint_frames", _none_or_positive, "at least 1, or none"),
     ("eval_every", _none_or_positive, "positive"),
     ("eval_episodes", _positive, "at least 1"),
 )

@@ -56,15 +56,15 @@ class Config:
     core: Core = "ff"
     # Where the settings start from: fast (least wall-clock time), paper (supplement 8) or paper57 (section 5.1); for
     # continuous actions the first two mean fast-continuous (from images fast-continuous-pixels) and paper-continuous
-    # (supplement 9); fast means fast-pixels for images of other worlds than Atari, and fast-vector where observations
-    # are no images.
+    # (supplement 9); fast means fast-pixels for images of other worlds than Atari from 36 pixels on, and fast-vector
+    # where observations are no images.
     preset: PresetName = "fast"
-    # Seed of everything random, 0 to 2147483647. Several workers race, so equal seeds give equal runs only with one
-    # worker.
+    # Seed of everything random, 0 to 2147483647. Workers as processes race, so equal seeds give equal runs only with
+    # one worker, with --schedule simulated or with a2c.
     seed: int = 0
 
-    # Actor-learner processes. With a3c the presets fast and fast-pixels give each of more than four fewer environments,
-    # and a smaller learning rate.
+    # Actor-learner processes. Of more than four, the presets fast and fast-pixels give each fewer environments and a
+    # smaller learning rate (a3c).
     workers: int = 2
     # Environments of each worker, stepped as one batch (B). The paper is 1.
     envs_per_worker: int = 8
@@ -102,7 +102,8 @@ class Config:
     # Whether to bootstrap from the true final observation where a time limit cut an episode.
     bootstrap_on_truncation: bool = True
 
-    # Steps of each environment per update (t_max, I_AsyncUpdate; supplement 8: 5); none: an update per episode.
+    # Steps of each environment per update (t_max, I_AsyncUpdate; supplement 8: 5); none: an update per episode, or per
+    # life where --life-loss-ends.
     t_max: int | None = 5
     # Discount gamma per step (supplement 8: 0.99).
     gamma: float = 0.99
@@ -143,7 +144,8 @@ class Config:
     learning_rate: float = 7e-4
     # Learning rate at the end of --frames, as a fraction of the first (supplement 8: annealed to 0).
     final_learning_rate: float = 0.0
-    # How the learning rate grows with --envs-per-worker: not at all, with its root, or linearly.
+    # How the learning rate grows with --envs-per-worker (a2c: all environments): not at all, with its root, or
+    # linearly.
     learning_rate_scaling: Scaling = "none"
     # Decay of the squared gradients (alpha of section 4: 0.99; beta2 of adam), and of momentum-sgd.
     decay: float = 0.99
@@ -171,11 +173,11 @@ class Config:
 
     # Seconds between checkpoints.
     checkpoint_every: float = 180.0
-    # Simulated and a2c: frames between checkpoints instead, where all environments begin anew, so that a resumed run
-    # equals one that went on.
-    checkpoint_frames: int = 1_000_000
-    # Seconds between evaluations in a process of their own; none evaluates only for --stop-at-score: where training
-    # scores reach it, or with Q methods, which explore too much for that, now and then.
+    # Simulated and a2c: frames after which all environments begin anew, behind a checkpoint, so that a run resumed from
+    # it equals one that went on; none: 250,000 for each environment, and a million at least.
+    checkpoint_frames: int | None = None
+    # Seconds between evaluations in a process of their own; none: evaluate only when --stop-at-score needs it (once
+    # training scores reach it; Q methods, which explore too much for that, now and then).
     eval_every: float | None = None
     # Episodes of an evaluation.
     eval_episodes: int = 30
@@ -228,6 +230,12 @@ class Config:
     def target_interval_frames(self) -> int:
         """Frames between copies to the target parameters."""
         return max(round(self.target_share * self.frames), 1) if self.target_frames is None else self.target_frames
+
+    @property
+    def era_frames(self) -> int:
+        """Frames of a simulated run or a2c until all environments begin anew: for two of the longest games at least."""
+        every = max(1_000_000, 250_000 * self.workers * self.envs_per_worker)
+        return every if self.checkpoint_frames is None else self.checkpoint_frames
 
     @property
     def is_actor_critic(self) -> bool:

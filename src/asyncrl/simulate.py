@@ -27,9 +27,10 @@ _ORDER_KEY = 2_000_000  # of the seed; workers' keys are their numbers
 class Simulation:
     """The place of a `WorkerPool` without processes: the trainer polls it, and polling is what makes it work.
 
-    It runs in eras. An era ends where the frames cross a multiple of `checkpoint_frames`: nobody pulls until all that
+    It runs in eras. An era ends where the frames cross a multiple of `era_frames`: nobody pulls until all that
     was pulled is pushed; the trainer saves; then environments are built, seeded and reset anew. A resumed run begins
-    with that too, so that N + N frames equal 2N. (An interrupted one ends its era early, and is no such equal.)
+    with that too, so that N + N frames equal 2N. (An interrupted one ends its era early, and is no such equal; nor is
+    one that goes on from a checkpoint within an era, as a long one has.)
 
     Args:
         config: of the run.
@@ -102,8 +103,11 @@ class Simulation:
         """Do nothing: a mistake ends `poll`."""
 
     def wants_checkpoint(self, seconds: float, is_best: bool) -> bool:
-        """Return whether an era is over; neither time nor scores may decide, or equal seeds gave unequal runs."""
-        return self._era_is_over
+        """Return whether an era is over, or goes on for long; the latter saves only and changes nothing of the run.
+
+        Not when an order is replayed: it would have to go on in the middle of updates.
+        """
+        return self._era_is_over or (self._recorded is None and seconds >= self.config.checkpoint_every)
 
     def checkpoint_state(self) -> dict[str, int]:
         """Return what a checkpoint must keep."""
@@ -126,7 +130,7 @@ class Simulation:
             with blaming(f"worker {worker} cannot begin"):
                 self.learners.append(Learner(self.config, worker, self.generation, self.statistics, shared))
         self._order = self._make_order()
-        every, frames = self.config.checkpoint_frames, self.store.total(Counter.FRAMES)
+        every, frames = self.config.era_frames, self.store.total(Counter.FRAMES)
         self._end_frames = min(self.config.frames, (frames // every + 1) * every)
         self._closing = self._era_is_over = False
         self._put_off_at = None
