@@ -4,8 +4,10 @@ import dataclasses
 import errno
 import hashlib
 import json
+import os
 import pickle
 import shutil
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +51,7 @@ class Run:
         self.store.theta.copy_(theta)
         self.store.statistics.copy_(torch.rand(self.store.statistics.shape))
         self.store.ages[:, 0] = [5, 7]
-        folder.mkdir()
+        self.checkpoints.mkdir(parents=True)
         write_config(folder / "config.toml", config, {})
 
     def save(self, frames: int, name: str | None = "latest") -> Path:
@@ -105,6 +107,44 @@ def test_what_is_saved_comes_back(run):
     assert torch.equal(store.statistics, run.store.statistics)
     assert store.ages[:, 0].tolist() == [5, 7]
     assert store.total(Counter.FRAMES) == 1_000
+
+
+def test_a_run_that_was_moved_away_does_not_come_back_without_its_configuration(run, tmp_path):
+    run.path.rename(tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError):
+        run.save(1_000)
+    assert not run.path.exists()
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_checkpoint(run):
+    left = run.checkpoints / ".writing-500"
+    left.mkdir()
+    (left / "parameters.safetensors").write_bytes(b"half")
+    kept = run.save(1_000)
+    prune(run.checkpoints)
+    assert not left.exists() and kept.exists()
+
+
+def test_where_folders_cannot_be_synced_checkpoints_are_kept_all_the_same(run, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append(is_folder)
+        if is_folder:
+            raise OSError(errno.EINVAL, "no such thing here")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    load_checkpoint(run.save(1_000))
+    assert set(synced) == {True, False}
+    monkeypatch.setattr(os, "fsync", lambda descriptor: _raise_no_space())
+    with pytest.raises(OSError, match="full"):
+        run.save(2_000)
+
+
+def _raise_no_space() -> None:
+    raise OSError(errno.ENOSPC, "full")
 
 
 def test_a_loaded_agent_acts_as_the_network(run):

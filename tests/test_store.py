@@ -208,6 +208,22 @@ def test_a_resumed_store_waits_for_the_next_crossing() -> None:
     assert store.target[0].item() == -2
 
 
+def test_a_copy_to_the_target_that_was_cut_off_is_made_by_the_next_push() -> None:
+    store = make_store(dataclasses.replace(CONSTANT_RATE, algo="n-step-q", target_frames=100))
+    target = store.target
+
+    class Killed:
+        def copy_(self, theta: torch.Tensor) -> None:
+            raise KeyboardInterrupt
+
+    store.target = Killed()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        push(store, 0, 1, frames=100)
+    store.target = target
+    push(store, 1, 1, frames=1)
+    assert target[0].item() == -2
+
+
 def test_a3c_has_no_target() -> None:
     store = make_store(CONSTANT_RATE)
     push(store, 0, 1, frames=10**6)

@@ -73,7 +73,7 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
     frames = state["frames"]
     final, aside, replaced = (folder / name for name in (str(frames), f".writing-{frames}", f".replaced-{frames}"))
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
-    aside.mkdir(parents=True)
+    aside.mkdir()  # not its parents: a run's folder that was moved away must not come back without its configuration
     try:
         _write({name: _copied(tensor) for name, tensor in network.state_dict().items()}, aside / _FILES[0])
         _write(_optimizer_tensors(store), aside / _FILES[1])

@@ -56,9 +56,9 @@ class JsonLines:
                 if file.read() != b"\n":  # cut short by a crash: the next row must not be lost with that one
                     self._journal.write(b"\n")
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Append `row`."""
-        self._journal.write(f"{json_line(row)}\n".encode())
+    def write(self, *rows: dict[str, Any]) -> None:
+        """Append `rows`, all or none."""
+        self._journal.write("".join(f"{json_line(row)}\n" for row in rows).encode())
 
     def close(self) -> None:
         """Close the file."""
@@ -119,7 +119,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            rows.append(json.loads(line))
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with contextlib.suppress(ValueError, RecursionError):
+                rows.append(json.loads(line))
     return [row for row in rows if isinstance(row, dict)]

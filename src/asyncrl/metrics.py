@@ -155,12 +155,15 @@ class RunLog:
 
     def episodes(self, report: Report, frames: int, seconds: float) -> None:
         """Keep one row per episode of `report`."""
+        rows = []
         for episode in report.episodes:
             row = {"worker": report.worker, **episode._asdict(), "at_frames": frames, "at_seconds": round(seconds, 2)}
             if episode.final_epsilon is None:  # no Q method
                 del row["final_epsilon"]
+            rows.append(row)
+        if rows:
             with self._forgiving():
-                self._episodes.write(row)
+                self._episodes.write(*rows)
 
     def order(self, report: Report) -> None:
         """Keep the pulls and pushes of `report`, if its worker noted them."""

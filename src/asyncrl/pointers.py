@@ -11,6 +11,7 @@ from asyncrl.errors import UserError
 
 KEPT = 3  # newest checkpoints that stay, beside the best
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)  # that a file system can sync
 
 
 def point_to(folder: Path, name: str, target: Path) -> None:
@@ -50,16 +51,19 @@ def pointed_to(folder: Path, name: str) -> Path | None:
 
 
 def sync(path: Path) -> None:
-    """Have what was written to `path` on the disk."""
+    """Have what was written to `path` on the disk; where folders cannot be synced (some network drives), not those."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDERS or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
 
 def prune(folder: Path, written: Sequence[Path] = ()) -> None:
-    """Delete all but the newest checkpoints and the best one.
+    """Delete all but the newest checkpoints and the best one, and what a killed process left half written.
 
     Args:
         folder: of the checkpoints.
@@ -70,6 +74,8 @@ def prune(folder: Path, written: Sequence[Path] = ()) -> None:
     for path in sorted(numbered, key=lambda path: (path in written, int(path.name)))[:-KEPT]:
         if path.resolve() not in kept:
             shutil.rmtree(path)
+    for path in folder.glob(".writing-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def find_checkpoint(path: Path, which: str = "latest") -> Path:

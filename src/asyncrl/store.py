@@ -237,8 +237,8 @@ class ParameterStore:
         # crossing. Two workers may both see it; the second copy does no harm.
         epoch = self._target_epoch()
         if epoch > self._flags[1]:
-            self._flags[1] = epoch
             self.target.copy_(self.theta)
+            self._flags[1] = epoch  # afterwards: who is killed before has not copied
 
     def _target_epoch(self) -> int:
         return self.total(Counter.FRAMES) // self.config.target_interval_frames
