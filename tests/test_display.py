@@ -1,5 +1,6 @@
 """What a person sees while a run trains."""
 
+import errno
 import io
 import json
 import sys
@@ -77,6 +78,31 @@ def test_the_live_table_fits(width):
     assert max(len(line.rstrip()) for line in lines) <= width
     assert not any("…" in line for line in lines)  # rich cuts with an ellipsis
     assert len(lines) <= 24 or width > 80
+
+
+class Terminal(io.StringIO):
+    """One that may go."""
+
+    error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        if self.error is not None:
+            raise self.error
+        return super().write(text)
+
+
+def test_a_training_outlives_its_terminal():
+    terminal = Terminal()
+    with LiveDisplay(CONFIG, Path("run"), Console(file=terminal, force_terminal=True)) as live:
+        live.show(make_progress())
+        shown = terminal.getvalue()
+        assert "ALE/Pong-v5" in shown
+        terminal.error = OSError(errno.EIO, "Input/output error")
+        for _ in range(3):
+            live.show(make_progress())
+            live.announce("a line")
+        assert not live.console._buffer  # nothing piles up
+    assert terminal.getvalue() == shown
 
 
 def test_many_workers_are_cut():

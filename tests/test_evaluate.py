@@ -58,6 +58,17 @@ def test_raw_scores_of_full_games_in_fair_shares(monkeypatch: pytest.MonkeyPatch
     assert played == [(0, 5, 1, False), (0, 6, 1, False), (1, -89, 3, True), (1, -89, 3, True)]
 
 
+def test_episodes_without_an_end_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Environment 0 never ends and is cut after 3 steps, environment 1 ends in its second."""
+    world = script([[GO, GO], [GO, TERMINATED]], [[1, 10], [2, 20]])
+    monkeypatch.setattr("asyncrl.evaluate.make_envs", lambda *_: ScriptedEnvironments(world))
+    monkeypatch.setattr("asyncrl.evaluate._MAX_ENVS", 2)
+    monkeypatch.setattr("asyncrl.evaluate.EPISODE_LIMIT_STEPS", 3)
+    episodes = evaluate(Config(), network_of(Config()), episodes=4)
+    played = sorted((e.environment, e.score, e.steps, e.truncated) for e in episodes)
+    assert played == [(0, 4, 3, True), (0, 5, 3, True), (1, 30, 2, False), (1, 30, 2, False)]
+
+
 def test_an_odd_number_of_episodes_is_met_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     world = script([[TERMINATED, TERMINATED, TERMINATED]], [[1, 2, 3]])
     monkeypatch.setattr("asyncrl.evaluate.make_envs", lambda *_: ScriptedEnvironments(world))

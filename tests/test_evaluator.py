@@ -109,6 +109,21 @@ def test_failures_pause_longer_and_longer_and_then_there_are_no_more(monkeypatch
     ]
 
 
+def test_one_that_cannot_be_started_is_told_and_tried_again(monkeypatch):
+    bench = Bench(TINY)
+
+    def fail(*_):
+        raise BrokenPipeError(32, "Broken pipe")  # of a child that was killed before it had read its arguments
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "start_process", fail)
+        found = bench.play()
+    assert found == "the evaluation could not be started: [Errno 32] Broken pipe: trying again in 15 s (1 of 5)"
+    assert bench.evaluator.take() is None and not bench.evaluator.ready
+    bench.evaluator._next = 0.0
+    assert isinstance(bench.play(), Evaluation)
+
+
 class Clock:
     """A stand-in for the module `time`."""
 

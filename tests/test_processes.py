@@ -262,6 +262,36 @@ def test_a_reader_that_leaves_ends_the_run_quietly(tmp_path):
     load_checkpoint(find_checkpoint(tmp_path / "run"))
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>file", "<&- >&- 2>&-"])
+def test_a_training_needs_no_stream_that_is_open(tmp_path, closed):
+    words = f"-m asyncrl train CartPole-v1 --frames 2k --workers 2 --run-dir {tmp_path / 'run'} {closed}"
+    shell = subprocess.run(
+        ["sh", "-c", f"{sys.executable} {words}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        timeout=10 * PATIENCE_SECONDS,
+        check=False,
+    )
+    assert (shell.returncode, shell.stderr) == (0, b"")
+    load_checkpoint(find_checkpoint(tmp_path / "run"))
+
+
+def test_workers_live_on_when_a_closed_terminal_has_ended_other_processes(start):
+    """Their server must not end for what is the trainer's to hear: it tells who of them lives."""
+    training = start()
+    training.wait_for_frames()
+    server = [pid for pid, command in training.members().items() if "forkserver" in command]
+    (server,) = [pid for pid in server if _parent(pid) == training.process.pid]
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        os.kill(server, number)
+    before = len(training.members())
+    time.sleep(2.0)
+    assert len(training.members()) == before
+    training.interrupt()
+    training.assert_left_clean()
+
+
 @pytest.mark.parametrize("update", ["hogwild", "locked"])  # a lock starts the resource tracker
 def test_nothing_is_imported_from_the_working_folder(tmp_path, update):
     """It may be a stranger's run: `asyncrl resume .`."""

@@ -17,6 +17,7 @@ from asyncrl import run as runs
 from asyncrl import trainer
 from asyncrl.cli import main
 from asyncrl.config import Config
+from asyncrl.machine import available_cores
 from asyncrl.pointers import point_to
 
 
@@ -25,13 +26,24 @@ def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def test_an_epsilon_that_falls_for_longer_than_the_run_is_told():
+    settings = {"algo": "one-step-q", "workers": 1, "announce": (told := []).append}
+    asyncrl.train("CartPole-v1", frames=500, epsilon_frames=400, run_dir="one", **settings)
+    assert not [line for line in told if "epsilon" in line]
+    asyncrl.train("CartPole-v1", frames=500, epsilon_frames=4000, epsilon_share=0.25, run_dir="two", **settings)
+    assert [line for line in told if "epsilon" in line] == [
+        "epsilon falls over 4,000 frames, but the run ends after 500: with --epsilon-frames none it falls over 25% of "
+        "the run"
+    ]
+
+
 def test_train_evaluate_load():
     shown, told = [], []
     run = asyncrl.train(
         "CartPole-v1", frames=3_000, workers=2, envs_per_worker=1, show=shown.append, announce=told.append
     )
     assert re.fullmatch(r"runs/CartPole-v1/a3c-0-\d{8}-\d{6}-\d+", str(run.path))
-    assert told[0] == f"CartPole-v1: 2 workers x 1 environments, into {run.path}"
+    assert told[0] == f"CartPole-v1: 2 workers x 1 environments on {available_cores()} cores, into {run.path}"
     assert run.outcome is not None and run.outcome.reason == "frames"
     assert all(progress.frames <= run.outcome.progress.frames for progress in shown)
     assert len(run.episodes()) == run.outcome.progress.episodes

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -143,6 +145,33 @@ def test_a_worker_that_hangs_or_leaves_is_replaced(monkeypatch, env):
     assert run.outcome.progress.workers[0].restarts == 1
 
 
+HANGS = """
+import sys, time
+from asyncrl.processes import prepare_process
+
+def step_for_ever():
+    print("now", flush=True)
+    time.sleep(600)
+
+prepare_process()
+step_for_ever()
+"""
+
+
+def test_a_process_that_hangs_prints_where_and_goes_on_hanging():
+    with subprocess.Popen([sys.executable, "-c", HANGS], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "now\n"  # prints of environments go there too
+            asked = SimpleNamespace(pid=process.pid, is_alive=lambda: process.poll() is None)
+            pool._ask_where(asked)  # type: ignore[arg-type]
+            while "step_for_ever" not in (line := process.stderr.readline()):
+                assert line
+            assert process.poll() is None
+        finally:
+            process.kill()
+
+
 def test_slow_steps_are_no_hang(monkeypatch):
     def show(progress: Progress) -> None:  # starting may be slow
         monkeypatch.setattr(pool, "HANG_SECONDS", 2.0 if Path("stepping").exists() else 120.0)
@@ -240,6 +269,7 @@ def test_a_pause_of_the_trainer_itself_is_no_hang(monkeypatch):
     workers._polled = time.monotonic() - 1_000
     workers.poll(0)
     assert replaced == []
+    monkeypatch.setattr(pool, "_ask_where", lambda process: None)  # this process would print, and end
     trainer.store.heartbeats[:] = time.monotonic() - 1_000  # the control: the same without a pause is a hang
     workers.poll(0)
     assert replaced == ["made no step for 120 s"]
@@ -289,10 +319,41 @@ def test_a_killed_worker_is_counted_and_the_run_goes_on():
     ]
 
 
+def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch):
+    real, left, told = pool.start_process, [2], []
+
+    def fail_twice(*args):
+        if left[0]:
+            left[0] -= 1
+            raise (OSError(11, "Resource temporarily unavailable") if left[0] else EOFError())
+        return real(*args)
+
+    monkeypatch.setattr(pool, "start_process", fail_twice)
+    run = train(TINY, told)
+    assert run.outcome is not None and run.outcome.reason == "frames"
+    assert [line for line in told if "could not be started" in line] == [
+        "worker 0 could not be started: [Errno 11] Resource temporarily unavailable: starting it again in 1 s (1 of 5)",
+        "worker 1 could not be started: its server ended: starting it again in 1 s (1 of 5)",
+    ]
+    assert all(worker.updates > 0 for worker in run.outcome.progress.workers)
+
+
+def test_workers_of_many_environments_may_take_longer(monkeypatch):
+    workers = make_trainer(dataclasses.replace(TINY, workers=1, envs_per_worker=256)).pool
+    told: list[str] = []
+    monkeypatch.setattr(workers, "_replace", lambda worker, slot, what: told.append(what))
+    monkeypatch.setattr(pool, "_ask_where", lambda process: None)
+    workers.slots[0].process = multiprocessing.current_process()  # alive
+    for seconds in (4 * pool.HANG_SECONDS - 10, 4 * pool.HANG_SECONDS + 10):
+        workers.store.heartbeats[0, 0] = time.monotonic() - seconds
+        workers.poll(0.0)
+    assert told == ["made no step for 480 s"]
+
+
 def test_restarts_back_off_and_long_work_is_forgiven(monkeypatch):
     told = []
     workers = make_trainer(dataclasses.replace(TINY, workers=1), told).pool
-    monkeypatch.setattr(pool, "_kill", lambda process: None)
+    monkeypatch.setattr(pool, "kill", lambda process: None)
     slot = workers.slots[0]
 
     def fail(after: float) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import types
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
@@ -29,6 +30,9 @@ _ENVIRONMENT = {
     # perhaps, or one with a file named as a module of Python's.
     "PYTHONSAFEPATH": "1",
 }
+
+SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}  # of a person or a job scheduler: for the trainer
+KILL_SECONDS = 10.0  # that the system has to end a process
 
 _lock = threading.Lock()  # trainings may begin in several threads
 
@@ -56,7 +60,7 @@ def start_early(context: BaseContext, env: str) -> None:
     if is_atari(env) and isinstance(context, ForkServerContext):
         rom_name(env)
         with _child_surroundings():
-            forkserver.ensure_running()
+            _ensure_server()
 
 
 def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> BaseProcess:
@@ -64,9 +68,28 @@ def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> 
     process = context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
     with _child_surroundings():
         if isinstance(context, ForkServerContext):
-            forkserver.ensure_running()
+            _ensure_server()
         process.start()
     return process
+
+
+def kill(*processes: BaseProcess) -> None:
+    """End `processes` at once; wait for their ends, but not for ever: one may hang on a dead disk, deaf to signals."""
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+    deadline = time.monotonic() + KILL_SECONDS
+    for process in processes:
+        process.join(max(deadline - time.monotonic(), 0.0))
+
+
+def _ensure_server() -> None:
+    """Have a forkserver. It blocks what a person or a job scheduler sends to all: it must outlive the workers."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextlib.contextmanager

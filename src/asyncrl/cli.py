@@ -42,6 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
     A training that was interrupted also returns 130: `asyncrl train a; asyncrl train b` in a script shall stop. SIGTERM
     ends other verbs with 143, and a reader of our output that has gone with 141, as the shell would count them.
     """
+    _open_closed_streams()
     args = list(sys.argv[1:] if args is None else args)
     verb, rest = (args[0], args[1:]) if args else ("--help", [])
     try:
@@ -84,6 +85,21 @@ def _cleaning_up() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _open_closed_streams() -> None:
+    """Have something behind stdin, stdout and stderr, also where they were closed, as by `>&-`.
+
+    Python goes on without; but the next file that is opened would take their number, and what others print.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It takes the lowest number that is free: this one. Children need it too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _leave_stdout() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TextIO
@@ -48,17 +49,28 @@ class LiveDisplay:
         return self  # nothing is shown before there is something to tell: the settings may have a mistake
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._live.stop()
+        with self._forgiving():
+            self._live.stop()
 
     def show(self, progress: Progress) -> None:
-        self._start()
-        self._live.update(
-            Group(self._headline(progress), summary_table(progress), worker_table(progress)), refresh=True
-        )
+        with self._forgiving():
+            self._start()
+            self._live.update(
+                Group(self._headline(progress), summary_table(progress), worker_table(progress)), refresh=True
+            )
 
     def announce(self, line: str) -> None:
-        self._start()
-        self.console.print(line, highlight=False, markup=False)
+        with self._forgiving():
+            self._start()
+            self.console.print(line, highlight=False, markup=False)
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """Show nothing more once the terminal has gone; a training is worth more."""
+        try:
+            yield
+        except OSError:
+            self.console.quiet = True  # it would keep all that it could not write
 
     def _start(self) -> None:
         if not self._live.is_started:

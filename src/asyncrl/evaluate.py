@@ -13,7 +13,7 @@ from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
 from asyncrl.exploration import epsilon_greedy
 from asyncrl.networks import CoreState, Network, PolicyValue
-from asyncrl.rollout import Episode
+from asyncrl.rollout import EPISODE_LIMIT_STEPS, Episode
 
 Mode = Literal["sampled", "greedy"]
 EVALUATION_EPSILON = 0.01  # of Q methods in "sampled" mode
@@ -85,7 +85,7 @@ def evaluate(
     seed: int = 0,
     beat: Callable[[], None] = lambda: None,
 ) -> list[Episode]:
-    """Play `episodes` full episodes and return them.
+    """Play `episodes` full episodes (of 100,000 steps at most) and return them.
 
     Each of several environments plays its share, fixed beforehand: taking the first to finish would favour short ones.
 
@@ -113,7 +113,11 @@ def _shares(episodes: int, num_envs: int) -> np.ndarray:
 def play_episodes(
     envs: Environments, player: Player, episodes: int, seed: int, beat: Callable[[], None] = lambda: None
 ) -> list[Episode]:
-    """Play `episodes` full episodes in `envs`, each environment its share; `evaluate` says more."""
+    """Play `episodes` full episodes in `envs`, each environment its share; `evaluate` says more.
+
+    One without an end, as where nothing limits its time and the policy goes in circles, is cut after
+    EPISODE_LIMIT_STEPS; what follows counts as another.
+    """
     wanted = _shares(episodes, envs.num_envs)
     # Environments get this seed and those after it: of two evaluations with neighbouring seeds none may be the same.
     observations = envs.reset(seed=int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1))
@@ -125,10 +129,11 @@ def play_episodes(
         observations = step.observations
         scores += step.rewards
         steps += 1
-        ended = step.terminated | step.truncated
+        truncated = step.truncated | (steps >= EPISODE_LIMIT_STEPS)
+        ended = step.terminated | truncated
         player.forget(ended)
         for i in np.flatnonzero(ended & (wanted > 0)):
-            finished.append(Episode(int(i), float(scores[i]), int(steps[i]), 0.0, bool(step.truncated[i])))
+            finished.append(Episode(int(i), float(scores[i]), int(steps[i]), 0.0, bool(truncated[i])))
         wanted = wanted - ended
         scores[ended], steps[ended] = 0.0, 0
     return finished

@@ -1,5 +1,6 @@
 """Evaluation while training goes on: full episodes on a snapshot, in a process of its own."""
 
+import contextlib
 import statistics as stats
 import sys
 import time
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from asyncrl.children import start_process
+from asyncrl.children import kill, start_process
 from asyncrl.config import Config
 from asyncrl.evaluate import evaluate
 from asyncrl.flat import flatten_parameters_
@@ -83,6 +84,7 @@ class Evaluator:
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
         self._played: tuple[int, float, np.ndarray, np.ndarray | None] | None = None  # the snapshot, as in Evaluation
+        self._unstarted: str | None = None  # why there is no process
         self._count = 0
         self._failures = 0  # in a row
         self._next = 0.0  # monotonic seconds before which nothing is tried again
@@ -93,7 +95,8 @@ class Evaluator:
     @property
     def ready(self) -> bool:
         """Whether an evaluation may start: none runs, and the last one has not failed just now, or too often."""
-        return self._process is None and self._failures < MAX_FAILURES and time.monotonic() >= self._next
+        is_free = self._process is None and self._unstarted is None
+        return is_free and self._failures < MAX_FAILURES and time.monotonic() >= self._next
 
     def is_due(self, recent_score: float | None) -> bool:
         """Whether to start one now, `recent_score` being the mean of the latest training episodes."""
@@ -120,11 +123,14 @@ class Evaluator:
         statistics = statistics if sums is None else statistics_of(sums)
         self._played = (store.total(Counter.FRAMES), seconds, store.theta.numpy().copy(), sums)
         self._count += 1
-        self._pipe, theirs = self.context.Pipe(duplex=False)
-        args = (self.config, self.spaces, statistics, self._played[2], self._count, theirs)
-        self._process = start_process(self.context, run_evaluation, args, "asyncrl-evaluator")
-        theirs.close()
         self._heard = self._looked = self._started = time.monotonic()
+        try:
+            self._pipe, theirs = self.context.Pipe(duplex=False)
+            with contextlib.closing(theirs):
+                args = (self.config, self.spaces, statistics, self._played[2], self._count, theirs)
+                self._process = start_process(self.context, run_evaluation, args, "asyncrl-evaluator")
+        except (OSError, EOFError) as error:  # no more processes, memory or files, or a server that has died
+            self._unstarted = f"the evaluation could not be started: {str(error) or 'its server ended'}"
 
     def take(self) -> Evaluation | str | None:
         """Return a finished evaluation, or a line that says what went wrong, or None if there is nothing yet."""
@@ -140,6 +146,8 @@ class Evaluator:
 
     def _receive(self) -> list[float] | str | None:
         """Return scores, or what went wrong, or None while the evaluation goes on."""
+        if self._unstarted is not None:
+            return self._unstarted
         if self._pipe is None or self._process is None:
             return None
         now = time.monotonic()
@@ -169,11 +177,11 @@ class Evaluator:
 
     def stop(self) -> None:
         """End a running evaluation."""
-        if self._process is not None and self._pipe is not None:
-            self._process.kill()
-            self._process.join()
+        if self._process is not None:
+            kill(self._process)
+        if self._pipe is not None:
             self._pipe.close()
-        self._process = self._pipe = None
+        self._process = self._pipe = self._unstarted = None
 
 
 def run_evaluation(

@@ -1,16 +1,19 @@
 """The worker processes of one training: started, polled, restarted within limits, stopped."""
 
+import contextlib
+import os
+import signal
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
-from asyncrl.children import start_process
+from asyncrl.children import kill, start_process
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
-from asyncrl.processes import Report, last_line, run_worker
+from asyncrl.processes import Report, last_line, patience, run_worker
 from asyncrl.store import Counter, ParameterStore
 
 MAX_RESTARTS = 5  # in a row
@@ -20,6 +23,7 @@ BEST_SECONDS = 30.0  # between checkpoints of a new best score
 STOP_SECONDS = 3.0  # that a worker has to finish its update before it is killed
 CLOSE_SECONDS = 20.0  # that it may close its environments after that: they may own programs and files
 HURRIED_SECONDS = 1.0  # the same after a Ctrl-C
+WHERE_SECONDS = 0.2  # to print where it hangs
 STALL_SECONDS = 10.0  # between two polls: this process itself was stopped (Ctrl-Z), and the workers with it
 
 
@@ -117,9 +121,7 @@ class WorkerPool:
         deadline, reports = time.monotonic() + STOP_SECONDS, []
         while any(slot.is_alive and not slot.is_closing for slot in self.slots) and time.monotonic() < deadline:
             reports += self._receive(timeout=0.05)  # a full pipe would keep its worker from ending
-        for slot in self.slots:
-            if slot.process is not None and not slot.is_closing:
-                _kill(slot.process)
+        kill(*(slot.process for slot in self.slots if slot.process is not None and not slot.is_closing))
         return reports + self._receive(timeout=0)
 
     def close(self, *, hurries: bool = False) -> None:
@@ -131,9 +133,7 @@ class WorkerPool:
                     slot.process.join(max(deadline - time.monotonic(), 0.0))
             self._receive(timeout=0)  # tells what went wrong there
         finally:
-            for slot in self.slots:
-                if slot.process is not None:
-                    _kill(slot.process)
+            kill(*(slot.process for slot in self.slots if slot.process is not None))
 
     def state(self, worker: int) -> str:
         """Return what a worker is doing, in one word."""
@@ -150,13 +150,16 @@ class WorkerPool:
 
     def _start(self, worker: int) -> None:
         slot = self.slots[worker]
-        slot.pipe, theirs = self.context.Pipe(duplex=False)
         slot.start_at = time.monotonic()
         slot.is_closing = False
         self.store.beat(worker)
-        args = (self.config, self.store, self.statistics, worker, self.generation, theirs)
-        slot.process = start_process(self.context, run_worker, args, f"asyncrl-worker-{worker}")
-        theirs.close()  # so that its end shows here as the end of the file
+        try:
+            slot.pipe, theirs = self.context.Pipe(duplex=False)
+            with contextlib.closing(theirs):  # here, so that its end shows as the end of the file
+                args = (self.config, self.store, self.statistics, worker, self.generation, theirs)
+                slot.process = start_process(self.context, run_worker, args, f"asyncrl-worker-{worker}")
+        except (OSError, EOFError) as error:  # no more processes, memory or files, or a server that has died
+            self._start_again(worker, slot, f"could not be started: {str(error) or 'its server ended'}")
 
     def _receive(self, timeout: float) -> list[Report]:
         """Wait up to `timeout` seconds for something to read; return all there is."""
@@ -169,15 +172,15 @@ class WorkerPool:
         assert slot.pipe is not None
         try:
             while slot.pipe.poll():
-                report = slot.pipe.recv()
-                slot.is_closing |= report.is_last
-                if report.error is not None:
-                    self.announce(report.error)
-                    slot.error = last_line(report.error)
-                reports.append(report)
+                reports.append(slot.pipe.recv())
         except (EOFError, OSError):
             slot.pipe.close()
             slot.pipe = None
+        for report in reports:
+            slot.is_closing |= report.is_last
+            if report.error is not None:
+                self.announce(report.error)
+                slot.error = last_line(report.error)
         return reports
 
     def _supervise(self, worker: int, slot: _Slot, ended: bool) -> None:
@@ -191,14 +194,19 @@ class WorkerPool:
             slot.finished = True
         elif ended:
             self._replace(worker, slot, f"ended with exit code {slot.process.exitcode}")
-        elif time.monotonic() - self.store.heartbeats[worker, 0] > HANG_SECONDS:
-            self._replace(worker, slot, f"made no step for {HANG_SECONDS:.0f} s")
+        elif time.monotonic() - self.store.heartbeats[worker, 0] > (limit := HANG_SECONDS * patience(self.config)):
+            _ask_where(slot.process)
+            self._replace(worker, slot, f"made no step for {limit:.0f} s")
 
     def _replace(self, worker: int, slot: _Slot, what: str) -> None:
         assert slot.process is not None
-        _kill(slot.process)
+        kill(slot.process)
         self.store.discipline.leave(worker)  # so that nobody waits for it
-        if time.monotonic() - slot.start_at > HEALTHY_SECONDS:
+        self._start_again(worker, slot, what)
+
+    def _start_again(self, worker: int, slot: _Slot, what: str) -> None:
+        """Have a worker that is gone start again after a while, unless it has failed too often."""
+        if time.monotonic() - slot.start_at > HEALTHY_SECONDS * patience(self.config):
             slot.failures = 0
         slot.failures += 1
         if slot.failures > MAX_RESTARTS:
@@ -215,7 +223,9 @@ class WorkerPool:
         self.announce(f"worker {worker} {what}: starting it again in {delay:.0f} s ({slot.failures} of {MAX_RESTARTS})")
 
 
-def _kill(process: BaseProcess) -> None:
-    if process.is_alive():
-        process.kill()
-    process.join()
+def _ask_where(process: BaseProcess) -> None:
+    """Have a process that hangs print where, before it is killed (`prepare_process`)."""
+    if process.pid is not None and process.is_alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGUSR1)
+        time.sleep(WHERE_SECONDS)

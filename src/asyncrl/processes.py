@@ -1,6 +1,7 @@
 """Worker processes: how they start, what they tell, how they end. The trainer owns every one of them."""
 
 import contextlib
+import faulthandler
 import functools
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from multiprocessing.connection import Connection
 
 import torch
 
+from asyncrl.children import SIGNALS
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
@@ -24,6 +26,7 @@ from asyncrl.worker import Learner, Update, learn
 
 REPORT_SECONDS = 0.5
 BUILD_SECONDS = 180.0  # that building and resetting the environments may take longer than a step
+USUAL_ENVS = 64  # of a worker: with more it may take longer
 IMPATIENT_SECONDS = 1.0  # a second Ctrl-C sooner than this is a bouncing key and may not cost the checkpoint
 
 
@@ -65,10 +68,15 @@ class Pending:
 
 
 def prepare_process() -> None:
-    """Make this process a well-behaved child: one thread, no denormals, deaf to Ctrl-C, gone when the trainer is."""
+    """Make this process a well-behaved child: one thread, no denormals, deaf to Ctrl-C, gone when the trainer is.
+
+    Where a simulator crashes, and on SIGUSR1, it prints where its threads are.
+    """
+    faulthandler.enable(2)
+    faulthandler.register(signal.SIGUSR1, 2)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.dup2(2, 1)  # what an environment prints must not come between the trainer's lines of JSON
     os.environ.pop("PYTHONSAFEPATH", None)  # of our servers (children.py), not of the environment's programs
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -109,7 +117,7 @@ def run_worker(
             pending.events.append((time.monotonic_ns(), 2 * worker + pulls))
 
     try:
-        store.beat(worker, grace=BUILD_SECONDS)
+        store.beat(worker, grace=BUILD_SECONDS * patience(config))
         learner = Learner(config, worker, generation, statistics)
         learner.beat, is_built = functools.partial(store.beat, worker), True
         try:
@@ -164,6 +172,11 @@ def handling_signals(interrupt: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def patience(config: Config) -> float:
+    """Return how many times as long as usual a worker may take, for it steps and builds its environments in turn."""
+    return max(config.envs_per_worker / USUAL_ENVS, 1.0)
 
 
 def last_line(text: str) -> str:

@@ -15,12 +15,13 @@ from asyncrl.agent import Agent, load
 from asyncrl.checkpoint import Checkpoint, load_checkpoint, versions
 from asyncrl.config import Config, PresetName
 from asyncrl.config_file import read_config, write_config
-from asyncrl.display import PlainDisplay, make_display
+from asyncrl.display import PlainDisplay, make_display, say
 from asyncrl.errors import UserError
 from asyncrl.handed import Handed, hand_over
 from asyncrl.journals import read_json_lines
 from asyncrl.kernels import why_none
 from asyncrl.lock import holding
+from asyncrl.machine import available_cores
 from asyncrl.metrics import Progress
 from asyncrl.pointers import find_checkpoint
 from asyncrl.presets import preset_for
@@ -60,7 +61,7 @@ def train(
     preset: PresetName = "fast",
     config: Config | None = None,
     show: Show | None = None,
-    announce: Announce = print,
+    announce: Announce = say,
     **settings: Any,
 ) -> Run:
     """Train an agent until `frames`, `max_time` or `stop_at_score`; return the run. Ctrl-C ends it early and cleanly.
@@ -103,7 +104,7 @@ def resume(
     env: str | Callable[..., Any] | None = None,
     network: Callable[..., Any] | None = None,
     show: Show | None = None,
-    announce: Announce = print,
+    announce: Announce = say,
     **settings: Any,
 ) -> Run:
     """Go on with a run from its latest checkpoint, in the same folder.
@@ -221,7 +222,15 @@ def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: S
             raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
         if config.kernels == "auto" and (why := why_none()) is not None:
             announce(f"PyTorch computes alone, which is slower: {why}")
-        announce(f"{config.env}: {config.workers} workers x {config.envs_per_worker} environments, into {run_dir}")
+        if not config.is_actor_critic and config.epsilon_end_frames > config.frames:
+            announce(
+                f"epsilon falls over {config.epsilon_end_frames:,} frames, but the run ends after {config.frames:,}: "
+                f"with --epsilon-frames none it falls over {config.epsilon_share:.0%} of the run"
+            )
+        announce(
+            f"{config.env}: {config.workers} workers x {config.envs_per_worker} environments on {available_cores()} "
+            f"cores, into {run_dir}"
+        )
         return Run(run_dir, config, trainer.run())
 
 

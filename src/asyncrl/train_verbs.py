@@ -71,8 +71,12 @@ class ResumeArguments:
     stop_at_score: float | None = None
     # Another number of actor-learner processes; environments of each and learning rate stay.
     workers: int | None = None
+    # Seconds between checkpoints.
+    checkpoint_every: float | None = None
     # Seconds between evaluations.
     eval_every: float | None = None
+    # Episodes of an evaluation.
+    eval_episodes: int | None = None
     # The run's environment again, as leave to make it: wanted where that may import code (it is an import path, or made
     # with options and not of asyncrl).
     env: str | None = None
