@@ -1,6 +1,7 @@
 # Everything here works from a fresh clone with python3 (3.11 or newer) and make: each target installs what it needs.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+CODE := src tests benchmarks scripts
 
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt --no-build-isolation
 
@@ -30,14 +31,14 @@ test: install ## Run the tests, but for the slow ones (ARGS="-m slow" runs those
 	$(BIN)/python -m pytest $(ARGS)
 
 check: install ## Check format, lint, types and the order of the layers
-	$(BIN)/ruff format --check
-	$(BIN)/ruff check
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 format: install ## Format the code, and mend what the linter can mend
-	$(BIN)/ruff format
-	$(BIN)/ruff check --fix
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
 
 bench: bench-needs ## Measure training speed beside Stable-Baselines3 and this machine's limits (10 minutes)
 	$(BIN)/python benchmarks/bench.py $(ARGS)

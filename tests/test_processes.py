@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -126,6 +127,30 @@ def test_a_signal_leaves_a_checkpoint_and_no_process(start, number):
     assert training.assert_left_clean() > 0
     assert "Traceback" not in training.err.read_text()
     assert training.out.read_text().splitlines()[-5].startswith("interrupted after ")
+
+
+def test_a_closed_terminal_leaves_a_checkpoint(tmp_path):
+    terminal, theirs = pty.openpty()
+    command = [sys.executable, "-m", "asyncrl", "train", "CartPole-v1", "--run-dir", str(tmp_path / "run"), *FOREVER]
+    variables = {**environment(), "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=variables, start_new_session=True
+    )
+    os.close(theirs)
+    try:
+        seen = b""
+        while b"running" not in seen:  # in the live table
+            seen += os.read(terminal, 65536)
+        os.close(terminal)
+        time.sleep(2.0)  # the training goes on: nobody has told it
+        assert process.poll() is None
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(PATIENCE_SECONDS) == 130
+        load_checkpoint(find_checkpoint(tmp_path / "run"))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_sigterm_to_the_trainer_alone_is_enough(start):

@@ -56,10 +56,10 @@ def main(args: Sequence[str] | None = None) -> int:
         module, _, function = VERBS[verb].partition(":")
         with _cleaning_up():
             code = getattr(importlib.import_module(f"asyncrl.{module}"), function)(rest)
-        sys.stdout.flush()
+        _flush(code)
         return code
     except UserError as error:
-        print(f"asyncrl: {error}", file=sys.stderr)
+        _tell(f"asyncrl: {error}")
         return 2
     except BrokenPipeError:
         _leave_stdout()
@@ -67,10 +67,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except OSError as error:
         _leave_stdout()
         where = f"{error.filename}: " if error.filename else ""
-        print(f"asyncrl: {where}{' '.join(str(error.strerror or error).split())}", file=sys.stderr)
+        _tell(f"asyncrl: {where}{' '.join(str(error.strerror or error).split())}")
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _tell("interrupted")
         return 130
 
 
@@ -100,6 +100,21 @@ def _open_closed_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _tell(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may have gone: the exit code says it too
+        print(line, file=sys.stderr, flush=True)
+
+
+def _flush(code: int) -> None:
+    """Have all printed. A training that ended early may have lost its terminal; a success must not lose its words."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if code == 0 or isinstance(error, BrokenPipeError):
+            raise
+        _leave_stdout()
 
 
 def _leave_stdout() -> None:

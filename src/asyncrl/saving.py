@@ -71,10 +71,11 @@ class Saving:
     def _fail(self, line: str, is_last: bool) -> None:
         self._failures += 1
         latest = pointed_to(self.folder, "latest")
-        kept = "nothing is saved yet"
+        kept = "nothing is saved yet" if self.folder.is_dir() else "the run was moved or deleted"
         if latest is not None:
             copied = not latest.name.isdecimal()
             kept = f"{'those of the run as it was copied' if copied else f'{int(latest.name):,} frames'} are safe"
         if is_last or self._failures >= MAX_FAILURES:
-            raise UserError(f"{line}; {kept}")
+            often = f" ({self._failures} times in a row)" if self._failures > 1 else ""
+            raise UserError(f"{line}{often}; {kept}")
         self.announce(f"{line}; {kept}, and the training goes on ({self._failures} of {MAX_FAILURES})")

@@ -86,13 +86,15 @@ class ResumeArguments:
 
 def _report(run: "Run", as_json: bool) -> int:
     assert run.outcome is not None
+    from asyncrl.display import say
     from asyncrl.journals import json_line
 
     outcome, progress = run.outcome, run.outcome.progress
     code = 130 if outcome.reason == "interrupted" else 0
+    tell = say if code else print  # the terminal of what was interrupted may be gone
     if as_json:
         row = {"event": "end", "reason": outcome.reason, "run": str(run.path), **progress.as_row()}
-        print(json_line(row))
+        tell(json_line(row))
         return code
     from asyncrl.quantities import format_duration
     from asyncrl.trust import may_import
@@ -101,7 +103,7 @@ def _report(run: "Run", as_json: bool) -> int:
     end = ends.get(outcome.reason, outcome.reason)
     path, name = shlex.quote(str(run.path)), program()
     again = f" --env {shlex.quote(run.config.env)}" if may_import(run.config) else ""
-    print(
+    tell(
         f"{end} after {progress.frames:,} frames, {format_duration(progress.seconds)}\n"
         f"  {name} eval {path}{again}\n  {name} record {path} out.mp4{again}\n  {name} plot {path}\n"
         f"  {name} resume {path}{again}{_further(outcome)}"
