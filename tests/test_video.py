@@ -128,6 +128,16 @@ def test_an_import_path_must_be_repeated(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_classic_control_is_drawn_without_a_screen_or_a_word(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("pygame")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    episode = record(make_agent("CartPole-v1"), tmp_path / "out.mp4")
+    _, frames = read(tmp_path / "out.mp4")
+    assert episode.steps > 5 and len(frames) > 5 and frames.std() > 1
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("name", ["out.gif", "out", "nowhere/out.mp4"])
 def test_where_no_film_can_be_written(tmp_path, name):
     with pytest.raises(UserError, match=r"must end in .mp4|there is no folder"):

@@ -1,6 +1,7 @@
 """Record an agent's play as a video."""
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -58,6 +59,8 @@ def record(
         raise UserError(f"{path} must end in .mp4")
     require_place(path)
     _import_ffmpeg()
+    if not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # CartPole's pygame would look for a screen, and complain
     with blaming(f"{agent.config.env} cannot be made"):
         stage = _make_stage(agent.config, seed)
     aside = path.with_name(f".{path.name}.part.mp4")
