@@ -2,7 +2,8 @@
 
 Each has its own pinned virtual environment, made on the first run. Pong with the 2013 network is repeated in full,
 Breakout with the 2015 network in two rounds. Within a group (a library and its way of stepping games) the fastest
-settings of a pilot round go on. What cannot run stands in the table with the reason.
+settings of a pilot round go on. What cannot run stands in the table with the reason. Times to a score are those that
+time_to_score.py has found on such a machine.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from typing import Annotated, Literal
 import tyro
 from contenders import Contender, make_ceilings
 from kept_rounds import keep_round, open_rounds
+from kept_times import times_to_score
 from outcome import describe_machine, make_result, prepare, save
 from peer_contenders import PAIRS, make_peer_contenders
 from report import print_report
@@ -85,7 +87,8 @@ def measure(args: Arguments, game: str) -> dict:
     rounds = resumed(args, game, contenders, rules) if args.resume else Rounds(contenders, rules)
     rounds.run()
     settings = {**dataclasses.asdict(args), "rounds": count, "env": env, "network": network}
-    return make_result(rounds, f"{env}, {network}", settings, args.workers, PAIRS)
+    result = make_result(rounds, f"{env}, {network}", settings, args.workers, PAIRS)
+    return {**result, "times": times_to_score(env, result["machine"])}
 
 
 def resumed(args: Arguments, game: str, contenders: list[Contender], rules: Rules) -> Rounds:

@@ -105,8 +105,12 @@ def print_report(result: dict[str, Any]) -> None:
     table.add_column("contender", overflow="fold")
     for column in ("steps/s", "frames/s", "CPU us/step", "start-up s", "MB", "foreign load", "rounds"):
         table.add_column(column, justify="right")
+    times = result.get("times", {})  # by group
+    if times:
+        table.add_column("score after")
     for name, summary in result["summaries"].items():
-        table.add_row(*_cells(name, summary, name == result["best"][summary["group"]]))
+        group, is_best = summary["group"], name == result["best"][summary["group"]]
+        table.add_row(*_cells(name, summary, is_best), *([times.get(group, "") if is_best else ""] if times else ()))
     for name, reason in result["failures"].items():
         table.add_row(name, f"[red]{reason}[/]")
     console = Console(width=None if Console().is_terminal else 150)

@@ -21,6 +21,7 @@ from typing import Any
 
 from contenders import peer_variables
 from judge import judge
+from kept_times import keep_time
 from meter import ForeignLoad
 from outcome import describe_machine, prepare
 from peers.shared import WANTED
@@ -84,7 +85,7 @@ class Arguments:
 
 
 def main() -> int:
-    """Train, judge, print one line of JSON."""
+    """Train, judge, print one line of JSON and keep it for the table of bench-peers."""
     try:
         name, rest = split_positional(sys.argv[1:])
         known = ("asyncrl", *LEARNERS)
@@ -97,7 +98,9 @@ def main() -> int:
     except (UserError, InstallFailed) as mistake:
         say(f"time_to_score.py: {mistake}")
         return 2
-    print(json.dumps({"learner": name, **vars(args), **found, "machine": describe_machine()}))
+    outcome = {"learner": name, **vars(args), **found, "machine": describe_machine()}
+    keep_time(outcome)
+    print(json.dumps(outcome))
     return 0
 
 

@@ -19,6 +19,89 @@ print(json.dumps(dict(steps=steps, seconds=1, cpu_seconds=2, foreign_load=0.0, s
 SUBJECT = {"game": ["ALE/Pong-v5", "conv2013"], "seconds": 15.0, "only": ()}
 
 
+LOADS = """
+import json, pathlib, sys
+left = pathlib.Path(sys.argv[1])
+load, *others = json.loads(left.read_text())
+left.write_text(json.dumps(others))
+print(json.dumps(dict(steps=int(1000 * load), seconds=1, cpu_seconds=2, foreign_load=load, startup_seconds=0.1)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("loads", "ran", "kept", "steps"),
+    [
+        ([0.01, 0.02], 1, 1, 10),
+        ([0.2, 0.03, 0.01], 2, 1, 30),  # disturbed, repeated, quiet
+        ([0.2, 0.06, 0.05], 3, 1, 50),  # 5 % is quiet
+        ([0.2, 0.06, 0.09, 0.01], 3, 0, None),  # repeats are used up: the round is dropped
+    ],
+)
+def test_a_disturbed_measurement_is_repeated_and_then_dropped(from_benchmarks, tmp_path, loads, ran, kept, steps):
+    contenders, rounds, report = map(from_benchmarks, ("contenders", "rounds", "report"))
+    (tmp_path / "loads").write_text(json.dumps(loads))
+    command = (sys.executable, "-c", LOADS, str(tmp_path / "loads"))
+    found = rounds.Rounds([contenders.Contender("a", "ours", command)], rounds.Rules(1, quiet=0.05, repeats=2))
+    found.run()
+    assert len(found.rows) == ran
+    summary = report.make_report(found, 2, ())["summaries"]["a"]
+    assert (summary["kept"], summary["dropped"]) == (kept, ran - kept)
+    assert summary["steps_per_second"] == (None if steps is None else report.spread_of([float(steps)]))
+
+
+HOST = {"processor": "a", "capability": "b", "cores": 2, "git_revision": "x"}
+
+
+def outcome(learner, seconds, best, **changes):
+    told = {"env": "ALE/Pong-v5", "score": 18.0, "cap": 2700.0, "machine": HOST}
+    return {"learner": learner, "seconds_to_score": seconds, "best_score": best, **told, **changes}
+
+
+def test_times_to_score_stand_beside_speeds(from_benchmarks, tmp_path, capsys):
+    kept, report = from_benchmarks("kept_times"), from_benchmarks("report")
+    file = tmp_path / "results" / "times.jsonl"
+    assert kept.times_to_score("ALE/Pong-v5", HOST, file) == {}
+    for row in (
+        outcome("ours", 660.0, 18.9),
+        outcome("ours", 438.0, 19.1, machine={**HOST, "git_revision": "y"}),
+        outcome("theirs", None, -17.6),
+        outcome("mixed", 600.0, 18.0),
+        outcome("mixed", None, 12.0),
+        outcome("unborn", None, None),
+        outcome("elsewhere", 60.0, 20.0, machine={**HOST, "cores": 64}),
+        outcome("ours", 900.0, 100.0, env="ALE/Breakout-v5", score=100.0),
+    ):
+        kept.keep_time(row, file)
+    times = kept.times_to_score("ALE/Pong-v5", HOST, file)
+    assert times == {
+        "ours": "+18: 7:18, 11:00",
+        "theirs": "+18: no within 45:00, best -17.6",
+        "mixed": "+18: 10:00; 1 no within 45:00, best 18.0",
+        "unborn": "+18: no within 45:00",
+    }
+    assert kept.times_to_score("ALE/Breakout-v5", HOST, file) == {"ours": "+100: 15:00"}
+    spread = report.spread_of([1.0])
+    summary = {
+        **dict.fromkeys(("steps_per_second", "cpu_micros_per_step", "startup_seconds"), spread),
+        **dict.fromkeys(("memory_megabytes", "foreign_load"), spread),
+        **{"kept": 1, "dropped": 0, "pilot_only": False},
+    }
+    result = {
+        "title": "Pong",
+        "machine": {**HOST, "torch": "2"},
+        "settings": {"rounds": 1, "seconds": 15.0},
+        "summaries": {"fast": {**summary, "group": "ours"}, "slow": {**summary, "group": "ours"}},
+        "best": {"ours": "fast"},
+        "failures": {},
+        "ratios": {},
+    }
+    report.print_report({**result, "times": times})
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "7:18, 11:00" in line]
+    assert "fast" in line
+    report.print_report(result)
+    assert "score after" not in capsys.readouterr().out
+
+
 @pytest.fixture
 def benchmark(from_benchmarks, tmp_path):
     """Return what makes the rounds of three contenders, two of them in one group, and who ran so far."""
