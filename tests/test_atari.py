@@ -51,6 +51,25 @@ def test_a_time_limit_truncates_after_exactly_a_quarter_of_its_frames_every_time
     assert not any(s.terminated.any() for s in steps)
 
 
+def test_a_game_has_108_000_frames_unless_told_otherwise(open_game: Open) -> None:
+    envs = open_game("pong", 1)
+    envs.reset(seed=0)
+    envs._steps[:] = 108_000 // 4 - 2
+    assert [bool(act(envs, NOOP).truncated[0]) for _ in range(3)] == [False, True, False]
+
+
+def test_what_ale_py_is_asked_for(open_game: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to 30 no-ops (it draws 0 to 29), raw rewards, no FIRE, and nothing of it that resets a game at a lost life."""
+    from ale_py import vector_env
+
+    asked: dict[str, object] = {}
+    real = vector_env.AtariVectorEnv
+    monkeypatch.setattr(vector_env, "AtariVectorEnv", lambda *args, **how: asked.update(how) or real(*args, **how))
+    open_game("pong", 1)
+    wanted = {"noop_max": 30, "reward_clipping": False, "use_fire_reset": False, "repeat_action_probability": 0.0}
+    assert wanted.items() <= asked.items() and not asked.get("episodic_life", False)
+
+
 def test_the_final_observation_is_the_one_that_the_game_would_have_shown(open_game: Open) -> None:
     """The same game without the limit shows it too; what is acted on next is the beginning of a new game.
 

@@ -1,6 +1,7 @@
 """Films of agents."""
 
 import dataclasses
+import os
 import sys
 
 import numpy as np
@@ -135,7 +136,7 @@ def test_classic_control_is_drawn_without_a_screen_or_a_word(tmp_path, monkeypat
     episode = record(make_agent("CartPole-v1"), tmp_path / "out.mp4")
     _, frames = read(tmp_path / "out.mp4")
     assert episode.steps > 5 and len(frames) > 5 and frames.std() > 1
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err == "" and "SDL_VIDEODRIVER" not in os.environ
 
 
 @pytest.mark.parametrize("name", ["out.gif", "out", "nowhere/out.mp4"])

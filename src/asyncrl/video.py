@@ -3,7 +3,8 @@
 import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Generator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -59,15 +60,13 @@ def record(
         raise UserError(f"{path} must end in .mp4")
     require_place(path)
     _import_ffmpeg()
-    if not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # CartPole's pygame would look for a screen, and complain
-    with blaming(f"{agent.config.env} cannot be made"):
+    with _no_screen(), blaming(f"{agent.config.env} cannot be made"):
         stage = _make_stage(agent.config, seed)
     aside = path.with_name(f".{path.name}.part.mp4")
     try:
         player = Player(agent.config, agent.network, 1, mode, seed)
         announce(f"filming an episode of {agent.config.env} ...")
-        with single_threaded():
+        with _no_screen(), single_threaded():
             episode = _film(stage, player, aside, seed, max_steps)
         _require_whole(aside)
         aside.replace(path)
@@ -97,6 +96,19 @@ def _not_whole(film: Path) -> UserError:
 def _close(stage: _Stage) -> None:
     stage.envs.close()
     stage.close()
+
+
+@contextlib.contextmanager
+def _no_screen() -> Iterator[None]:
+    """Keep CartPole's pygame from looking for a screen where there is none, and complaining."""
+    if sys.platform != "linux" or {"DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"} & set(os.environ):
+        yield
+        return
+    os.environ["SDL_VIDEODRIVER"] = "dummy"
+    try:
+        yield
+    finally:
+        del os.environ["SDL_VIDEODRIVER"]
 
 
 def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) -> Episode:
