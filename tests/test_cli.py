@@ -314,6 +314,7 @@ def test_every_verb_speaks_json_alone(tmp_path):
         train,
         ("resume", run, *env, "--frames", "6k"),
         ("eval", run, *env, "--episodes", "3"),
+        ("record", run, "film.mp4", *env),
         ("plot", run, "--out", "curves.png"),
         ("bench", "worlds:talkative", "--workers", "1", "--seconds", "0.5", "--warmup", "0"),
         ("tune", "worlds:talkative", "--budget", "0.1"),
@@ -327,6 +328,7 @@ def test_every_verb_speaks_json_alone(tmp_path):
     assert told["resume"][-1]["frames"] >= 6_000
     (row,) = told["eval"]
     assert len(row["scores"]) == 3 and row["mean"] == pytest.approx(sum(row["scores"]) / 3)
+    assert told["record"] == [{"video": "film.mp4", "score": pytest.approx(2, abs=2), "steps": 4}]
     assert told["plot"] == [{"picture": "curves.png", "left_out": []}]
     assert told["bench"][0]["steps_per_second"] > 0 and len(told["tune"][0]["trials"]) == 1
 

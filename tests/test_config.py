@@ -329,6 +329,11 @@ def test_a_file_that_leaves_settings_out_means_its_preset_in_its_world(tmp_path)
     assert start.preset == "fast-continuous"
     elsewhere = starting_point(["CartPole-v1", "--config", str(file), "--workers", "3"])[1]
     assert elsewhere == dataclasses.replace(preset_for("fast", "CartPole-v1", workers=3), frames=9000)
+    file.write_text("frames = 9000\n")
+    other = starting_point(["CartPole-v1", "--config", str(file), "--algo", "n-step-q"])[1]
+    assert dataclasses.replace(other, algo="n-step-q") == dataclasses.replace(
+        preset_for("fast", "CartPole-v1", "n-step-q"), frames=9000
+    )
     file.write_text('env = "asyncrl/Target-v0"\npreset = "paper"\nentropy_cost = 0.5\n')
     paper = starting_point(["--config", str(file)])[1]
     assert paper == dataclasses.replace(preset_for("paper", "asyncrl/Target-v0"), entropy_cost=0.5)

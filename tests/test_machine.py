@@ -55,6 +55,11 @@ V1 = "4:memory:/docker/1\n3:cpu,cpuacct:/docker/1\n1:name=systemd:/docker/1\n"
             },
             7,
         ),
+        (
+            V1.replace("cpu,cpuacct", "cpuacct,cpu"),
+            {"cpu/docker/1/cpu.cfs_quota_us": "600000\n", "cpu/docker/1/cpu.cfs_period_us": "100000\n"},
+            6,
+        ),
         (V1, {"memory/docker/1/cpu.max": "100000 100000\n", "cpu.max": "100000 100000\n"}, 64),  # not of version 1
         ("what is this\n\n0::/\n", {"cpu.max": "twelve\n"}, 64),
         ("0::/\n", {"cpu.max": "100000 0\n"}, 64),

@@ -134,14 +134,21 @@ def test_a_closed_terminal_leaves_a_checkpoint(tmp_path):
     command = [sys.executable, "-m", "asyncrl", "train", "CartPole-v1", "--run-dir", str(tmp_path / "run"), *FOREVER]
     variables = {**environment(), "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
     process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=variables, start_new_session=True
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=tmp_path,
+        env=variables,
+        start_new_session=True,
+        preexec_fn=heed_signals,  # noqa: PLW1509
     )
     os.close(theirs)
     try:
-        seen = b""
-        while b"running" not in seen:  # in the live table
-            seen += os.read(terminal, 65536)
-        os.close(terminal)
+        with open(terminal, "rb", buffering=0) as shown:
+            seen = b""
+            while b"running" not in seen:  # in the live table
+                seen += shown.read(65536)
         time.sleep(2.0)  # the training goes on: nobody has told it
         assert process.poll() is None
         process.send_signal(signal.SIGHUP)
@@ -300,21 +307,6 @@ def test_a_training_needs_no_stream_that_is_open(tmp_path, closed):
     )
     assert (shell.returncode, shell.stderr) == (0, b"")
     load_checkpoint(find_checkpoint(tmp_path / "run"))
-
-
-def test_workers_live_on_when_a_closed_terminal_has_ended_other_processes(start):
-    """Their server must not end for what is the trainer's to hear: it tells who of them lives."""
-    training = start()
-    training.wait_for_frames()
-    server = [pid for pid, command in training.members().items() if "forkserver" in command]
-    (server,) = [pid for pid in server if _parent(pid) == training.process.pid]
-    for number in (signal.SIGHUP, signal.SIGTERM):
-        os.kill(server, number)
-    before = len(training.members())
-    time.sleep(2.0)
-    assert len(training.members()) == before
-    training.interrupt()
-    training.assert_left_clean()
 
 
 @pytest.mark.parametrize("update", ["hogwild", "locked"])  # a lock starts the resource tracker

@@ -161,7 +161,14 @@ def test_frames_in_two_sittings_equal_one_where_no_schedule_depends_on_the_end(t
     assert_equal(whole, asyncrl.resume(tmp_path / "parts", frames=2000, announce=lambda line: None))
 
 
-def test_long_eras_are_saved_in_between_which_changes_no_bit(tmp_path: Path) -> None:
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the trainer look at its simulations more often, as if they were slow."""
+    poll = Simulation.poll
+    monkeypatch.setattr(Simulation, "poll", lambda self, timeout: poll(self, timeout / 50))
+
+
+def test_long_eras_are_saved_in_between_which_changes_no_bit(tmp_path: Path, often: None) -> None:
     plain = train(tmp_path / "plain", frames=20_000)
     saved = train(tmp_path / "saved", frames=20_000, checkpoint_every=0.01)
     assert_equal(plain, saved)
@@ -172,7 +179,7 @@ def test_long_eras_are_saved_in_between_which_changes_no_bit(tmp_path: Path) -> 
     assert resumed.outcome is not None and resumed.outcome.reason == "frames"
 
 
-def test_a_replay_is_saved_only_where_it_can_go_on(tmp_path: Path) -> None:
+def test_a_replay_is_saved_only_where_it_can_go_on(tmp_path: Path, often: None) -> None:
     real = train(tmp_path / "real", schedule="processes", record_order=True, workers=2, frames=20_000)
     replay = train(tmp_path / "replay", replay=real.path, workers=2, frames=20_000, checkpoint_every=0.01)
     assert len([p for p in (replay.path / "checkpoints").iterdir() if p.name.isdigit()]) == 1
@@ -185,6 +192,7 @@ def test_a_replay_is_saved_only_where_it_can_go_on(tmp_path: Path) -> None:
         ({"workers": 2, "envs_per_worker": 8}, 4_000_000),  # two of the longest games, of 108,000 frames, and more
         ({"workers": 16, "envs_per_worker": 8}, 32_000_000),
         ({"workers": 16, "envs_per_worker": 8, "checkpoint_frames": 500}, 500),
+        ({"workers": 16, "envs_per_worker": 8, "schedule": "simulated", "replay": Path("run")}, 1_000_000),
     ],
 )
 def test_an_era_is_long_enough_for_every_environment(settings: dict, frames: int) -> None:

@@ -149,7 +149,8 @@ def test_tune_proposes_what_train_accepts(tmp_path, capsys):
     assert config.preset == "fast-vector"  # what "fast" is there
     trials = [Trial(**trial) for trial in row["trials"]]
     hint = "time for one trial only"
-    assert hint in as_text(trials[0], trials[:1], "") and hint not in as_text(trials[0], 2 * trials, "")
+    assert hint in as_text(trials[0], trials[:1], "", CART) and hint not in as_text(trials[0], 2 * trials, "", CART)
+    assert hint not in as_text(trials[0], trials[:1], "", make_preset("paper", "a2c"))  # there is only one
     assert (config.workers, config.envs_per_worker) == tuple(
         row["proposal"][name] for name in ("workers", "envs_per_worker")
     )
@@ -226,6 +227,7 @@ def test_tune_gives_many_workers_no_more_environments_than_their_preset(tried):
 
 def test_tune_leaves_the_paper_its_one_environment(tried):
     assert tried(make_preset("paper"), 2) == [(2, 1), (1, 1), (3, 1), (4, 1)]
+    assert tried(dataclasses.replace(make_preset("paper"), envs_per_worker=5), 2)[0] == (2, 5)  # as somebody wants it
 
 
 def test_what_tune_proposes_in_words_is_what_it_writes():

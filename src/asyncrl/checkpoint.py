@@ -25,8 +25,8 @@ from torch import Tensor
 from asyncrl.config import Config
 from asyncrl.errors import UserError, shortened
 from asyncrl.inputs import InputStatistics
+from asyncrl.machine import sync
 from asyncrl.networks import Network, make_network
-from asyncrl.pointers import sync
 from asyncrl.spaces_json import decode_space
 from asyncrl.store import ParameterStore, adam_decays
 

@@ -31,7 +31,6 @@ _ENVIRONMENT = {
     "PYTHONSAFEPATH": "1",
 }
 
-SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}  # of a person or a job scheduler: for the trainer
 KILL_SECONDS = 10.0  # that the system has to end a process
 
 _lock = threading.Lock()  # trainings may begin in several threads
@@ -60,7 +59,7 @@ def start_early(context: BaseContext, env: str) -> None:
     if is_atari(env) and isinstance(context, ForkServerContext):
         rom_name(env)
         with _child_surroundings():
-            _ensure_server()
+            forkserver.ensure_running()
 
 
 def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> BaseProcess:
@@ -68,28 +67,19 @@ def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> 
     process = context.Process(target=target, args=args, name=name, daemon=True)  # type: ignore[attr-defined]
     with _child_surroundings():
         if isinstance(context, ForkServerContext):
-            _ensure_server()
+            forkserver.ensure_running()
         process.start()
     return process
 
 
 def kill(*processes: BaseProcess) -> None:
-    """End `processes` at once; wait for their ends, but not for ever: one may hang on a dead disk, deaf to signals."""
+    """End `processes` at once; wait for them for a while: one may hang on a dead disk, deaf to signals."""
     for process in processes:
         if process.is_alive():
             process.kill()
     deadline = time.monotonic() + KILL_SECONDS
     for process in processes:
         process.join(max(deadline - time.monotonic(), 0.0))
-
-
-def _ensure_server() -> None:
-    """Have a forkserver. It blocks what a person or a job scheduler sends to all: it must outlive the workers."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextlib.contextmanager

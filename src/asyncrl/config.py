@@ -63,8 +63,8 @@ class Config:
     # one worker, with --schedule simulated or with a2c.
     seed: int = 0
 
-    # Actor-learner processes. Of more than four, the presets fast and fast-pixels give each fewer environments and a
-    # smaller learning rate (a3c).
+    # Actor-learner processes. With more than four of them, the presets fast and fast-pixels have fewer environments for
+    # each and a smaller learning rate (a3c).
     workers: int = 2
     # Environments of each worker, stepped as one batch (B). The paper is 1.
     envs_per_worker: int = 8
@@ -174,7 +174,7 @@ class Config:
     # Seconds between checkpoints.
     checkpoint_every: float = 180.0
     # Simulated and a2c: frames after which all environments begin anew, behind a checkpoint, so that a run resumed from
-    # it equals one that went on; none: 250,000 for each environment, and a million at least.
+    # it equals one that went on; none: 250,000 for each environment, and a million at least (with --replay a million).
     checkpoint_frames: int | None = None
     # Seconds between evaluations in a process of their own; none: evaluate only when --stop-at-score needs it (once
     # training scores reach it; Q methods, which explore too much for that, now and then).
@@ -233,9 +233,13 @@ class Config:
 
     @property
     def era_frames(self) -> int:
-        """Frames of a simulated run or a2c until all environments begin anew: for two of the longest games at least."""
-        every = max(1_000_000, 250_000 * self.workers * self.envs_per_worker)
-        return every if self.checkpoint_frames is None else self.checkpoint_frames
+        """Frames of a simulated run or a2c until all environments begin anew: for two of the longest games at least.
+
+        A replay, which saves only then, does so more often.
+        """
+        if self.checkpoint_frames is not None:
+            return self.checkpoint_frames
+        return 1_000_000 if self.replay else max(1_000_000, 250_000 * self.workers * self.envs_per_worker)
 
     @property
     def is_actor_critic(self) -> bool:

@@ -1,6 +1,5 @@
 """A run's configuration as TOML: plain data, checked on reading."""
 
-import contextlib
 import dataclasses
 import os
 import tomllib
@@ -12,6 +11,7 @@ import tomli_w
 
 from asyncrl.config import Config
 from asyncrl.errors import UserError, shortened
+from asyncrl.machine import sync
 from asyncrl.presets import PRESETS, make_preset
 
 
@@ -24,15 +24,9 @@ def write_config(path: Path, config: Config, provenance: dict[str, str]) -> None
         # Made anew, never through a link: the folder may be a stranger's.
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             tomli_w.dump({**values, "provenance": provenance}, file)
-            file.flush()
-            os.fsync(file.fileno())  # checkpoints are worth nothing without it
+        sync(aside)  # checkpoints are worth nothing without it
         aside.replace(path)
-        with contextlib.suppress(OSError):  # file systems that do not sync folders
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 

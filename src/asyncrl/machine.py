@@ -1,6 +1,7 @@
-"""What this machine lets us use."""
+"""What this machine lets us use: cores, disks."""
 
 import contextlib
+import errno
 import math
 import os
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from asyncrl.errors import UserError
 
+_NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)  # that a file system can sync
 CONTROL_GROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -28,6 +30,8 @@ def _quotas() -> Iterator[float]:
             top, names = CONTROL_GROUPS, ("cpu.max",)
         elif "cpu" in controllers.split(","):
             top, names = CONTROL_GROUPS / controllers, ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            if not top.is_dir():  # "cpuacct,cpu" may lie in "cpu,cpuacct", to which "cpu" is a link
+                top = CONTROL_GROUPS / "cpu"
         else:
             continue
         inner = top / path.lstrip("/")  # in a container it may not be there, but what holds it
@@ -41,6 +45,18 @@ def _quota(folder: Path, names: tuple[str, ...]) -> Iterator[float]:
         quota, period = " ".join((folder / name).read_text() for name in names).split()
         if int(quota) > 0:  # version 1: -1 is no limit
             yield int(quota) / int(period)
+
+
+def sync(path: Path) -> None:
+    """Have what was written to `path` on the disk; where folders cannot be synced (some network drives), not those."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDERS or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def cache_folder(name: str) -> Path:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asyncrl.errors import UserError
+from asyncrl.machine import sync
 
 KEPT = 3  # newest checkpoints that stay, beside the best
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-_NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)  # that a file system can sync
 
 
 def point_to(folder: Path, name: str, target: Path) -> None:
@@ -48,18 +48,6 @@ def pointed_to(folder: Path, name: str) -> Path | None:
     if not link.is_dir() or (checkpoint := link.resolve()).parent != folder.resolve():  # a stranger's may lead anywhere
         return None
     return checkpoint
-
-
-def sync(path: Path) -> None:
-    """Have what was written to `path` on the disk; where folders cannot be synced (some network drives), not those."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDERS or not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def prune(folder: Path, written: Sequence[Path] = ()) -> None:

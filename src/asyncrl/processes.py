@@ -16,7 +16,6 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from asyncrl.children import SIGNALS
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
@@ -76,7 +75,7 @@ def prepare_process() -> None:
     faulthandler.register(signal.SIGUSR1, 2)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.dup2(2, 1)  # what an environment prints must not come between the trainer's lines of JSON
     os.environ.pop("PYTHONSAFEPATH", None)  # of our servers (children.py), not of the environment's programs
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -222,7 +222,7 @@ def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: S
             raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
         if config.kernels == "auto" and (why := why_none()) is not None:
             announce(f"PyTorch computes alone, which is slower: {why}")
-        if not config.is_actor_critic and config.epsilon_end_frames > config.frames:
+        if checkpoint is None and not config.is_actor_critic and config.epsilon_end_frames > config.frames:
             announce(
                 f"epsilon falls over {config.epsilon_end_frames:,} frames, but the run ends after {config.frames:,}: "
                 f"with --epsilon-frames none it falls over {config.epsilon_share:.0%} of the run"

@@ -33,16 +33,20 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
     named, options = env or peek(rest, "--env"), peek(rest, "--env-options")
     workers = _number_of_workers(peek(rest, "--workers"))
     if file is not None:
-        config = _from_file(Path(file), named, options, workers)
+        config = _from_file(Path(file), named, options, workers, _known_algo(rest))
     else:
         named = named or usual_env
-        algo = peek(rest, "--algo")
-        known = algo if algo in get_args(Algo) else "a3c"  # the parser will complain
-        config = preset_for(preset or "fast", named, known, options or "", workers)  # type: ignore[arg-type]
+        config = preset_for(preset or "fast", named, _known_algo(rest) or "a3c", options or "", workers)  # type: ignore[arg-type]
     return named, config if env is None else dataclasses.replace(config, env=env), rest
 
 
-def _from_file(file: Path, named: str | None, options: str | None, workers: int | None) -> Config:
+def _known_algo(rest: Sequence[str]) -> Algo | None:
+    """Return the method that the command line says, or None where the parser will complain of it."""
+    algo = peek(rest, "--algo")
+    return next((known for known in get_args(Algo) if known == algo), None)
+
+
+def _from_file(file: Path, named: str | None, options: str | None, workers: int | None, algo: Algo | None) -> Config:
     """Return the settings that `file` says, and for those that it leaves out its preset's in the world at hand."""
 
     def in_its_world(config: Config) -> Config:
@@ -54,7 +58,7 @@ def _from_file(file: Path, named: str | None, options: str | None, workers: int 
 
     def preset_there(config: Config) -> Config:
         config = in_its_world(config)
-        return preset_for(config.preset, named or config.env, config.algo, config.env_options, config.workers)
+        return preset_for(config.preset, named or config.env, algo or config.algo, config.env_options, config.workers)
 
     config = in_its_world(read_config(file, workers, preset_there))
     return dataclasses.replace(config, run_dir=None)  # another run's

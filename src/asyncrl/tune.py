@@ -90,7 +90,7 @@ def tune_verb(args: Sequence[str]) -> int:
         write(given.out, proposal)
     command = command_of(proposal, given.out, args, settings)
     row = {"command": command, "proposal": vars(best), "trials": [vars(t) for t in trials]}
-    print(json.dumps(row) if given.json else as_text(best, trials, command))
+    print(json.dumps(row) if given.json else as_text(best, trials, command, settings))
     return 0
 
 
@@ -130,8 +130,10 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
 
 
 def _batches(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
-    # Whole episodes as updates want one environment a worker, and the paper has one.
-    batches = (1,) if config.t_max is None or config.preset.startswith("paper") else BATCHES
+    # Whole episodes as updates want one environment a worker, and the paper's settings are for as many as they say.
+    batches = BATCHES if config.t_max is not None else (1,)
+    if config.preset.startswith("paper"):
+        batches = (config.envs_per_worker,)
     yield from ((cores, batch) for batch in batches if _learns(config, cores, batch))
 
 
@@ -215,7 +217,7 @@ def write(out: Path, config: Config) -> None:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
 
 
-def as_text(best: Trial, trials: Sequence[Trial], command: str) -> str:
+def as_text(best: Trial, trials: Sequence[Trial], command: str, settings: Config) -> str:
     """Return the table and the proposal."""
     lines = ["workers  environments each   steps/s  frames/s  MB a process"]
     for trial in sorted(trials, key=lambda t: -t.steps_per_second):
@@ -224,7 +226,7 @@ def as_text(best: Trial, trials: Sequence[Trial], command: str) -> str:
             f"{trial.workers:7}  {trial.envs_per_worker:17}  {trial.steps_per_second:8,.0f}  "
             f"{trial.frames_per_second:8,.0f}  {trial.memory_megabytes:12,.0f}{mark}"
         )
-    if len(trials) == 1:
+    if len(trials) == 1 and not settings.preset.startswith("paper"):
         lines += ["", "there was time for one trial only: compare more with a longer --budget"]
     threads = "one torch thread" if best.torch_threads == 1 else f"{best.torch_threads} torch threads"
     lines += ["", f"each process has {threads}; to train so:", f"  {command}"]
