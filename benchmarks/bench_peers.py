@@ -85,10 +85,11 @@ def measure(args: Arguments, game: str) -> dict:
         contenders += make_ceilings(args, env)
     rules = Rules(count, args.quiet, args.repeats)
     rounds = resumed(args, game, contenders, rules) if args.resume else Rounds(contenders, rules)
+    times = times_to_score(env, describe_machine())  # before hours of rounds, should the file be damaged
     rounds.run()
     settings = {**dataclasses.asdict(args), "rounds": count, "env": env, "network": network}
     result = make_result(rounds, f"{env}, {network}", settings, args.workers, PAIRS)
-    return {**result, "times": times_to_score(env, result["machine"])}
+    return {**result, "times": times}
 
 
 def resumed(args: Arguments, game: str, contenders: list[Contender], rules: Rules) -> Rounds:

@@ -1,12 +1,12 @@
 """Outcomes of time_to_score.py, which take most of an hour each: kept as they end, and shown by bench-peers."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rounds import HERE
 
+from asyncrl.errors import UserError
 from asyncrl.quantities import format_duration
 
 FILE = HERE / "results" / "time-to-score.jsonl"
@@ -21,16 +21,25 @@ def keep_time(outcome: dict[str, Any], path: Path = FILE) -> None:
 
 
 def times_to_score(env: str, machine: dict[str, Any], path: Path = FILE) -> dict[str, str]:
-    """Return for each learner when it reached the score in `env` on machines like this one, in words."""
+    """Return for each learner when it reached the score in `env` on machines like this one, in words.
+
+    Those that had another network than their published one do not count.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
     if not path.exists():
         return {}
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    here = [row for row in rows if row["env"] == env and all(row["machine"][n] == machine[n] for n in _HOST)]
-    return {learner: _told([row for row in here if row["learner"] == learner]) for learner in _learners(here)}
-
-
-def _learners(rows: Iterable[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row["learner"] for row in rows))
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        here = [row for row in rows if row["env"] == env and all(row["machine"][n] == machine[n] for n in _HOST)]
+        by_learner: dict[str, list[dict[str, Any]]] = {}
+        for row in here:
+            if row.get("network") is None:
+                by_learner.setdefault(row["learner"], []).append(row)
+        return {learner: _told(rows) for learner, rows in by_learner.items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}): mend or remove it") from None
 
 
 def _told(rows: list[dict[str, Any]]) -> str:
@@ -40,10 +49,9 @@ def _told(rows: list[dict[str, Any]]) -> str:
 
 def _told_of_one(rows: list[dict[str, Any]]) -> str:
     reached = sorted(row["seconds_to_score"] for row in rows if row["seconds_to_score"] is not None)
-    words = ", ".join(map(format_duration, reached))
-    if len(reached) < len(rows):
-        best = max((row["best_score"] for row in rows if row["best_score"] is not None), default=None)
-        short = f"no within {format_duration(max(row['cap'] for row in rows))}"
-        short += "" if best is None else f", best {best:.1f}"
-        words = f"{words}; {len(rows) - len(reached)} {short}" if words else short
-    return words
+    return ", ".join([*map(format_duration, reached), *(_missed(r) for r in rows if r["seconds_to_score"] is None)])
+
+
+def _missed(row: dict[str, Any]) -> str:
+    within = f"within {format_duration(row['cap'])}" if row["ended"] == "cap" else f"({row['ended']})"
+    return f"not {within}" + ("" if row["best_score"] is None else f", best {row['best_score']:.1f}")

@@ -99,8 +99,8 @@ def main() -> int:
         say(f"time_to_score.py: {mistake}")
         return 2
     outcome = {"learner": name, **vars(args), **found, "machine": describe_machine()}
+    print(json.dumps(outcome), flush=True)
     keep_time(outcome)
-    print(json.dumps(outcome))
     return 0
 
 

@@ -53,7 +53,8 @@ HOST = {"processor": "a", "capability": "b", "cores": 2, "git_revision": "x"}
 
 
 def outcome(learner, seconds, best, **changes):
-    told = {"env": "ALE/Pong-v5", "score": 18.0, "cap": 2700.0, "machine": HOST}
+    ended = "cap" if seconds is None else "score"
+    told = {"env": "ALE/Pong-v5", "score": 18.0, "cap": 2700.0, "network": None, "ended": ended, "machine": HOST}
     return {"learner": learner, "seconds_to_score": seconds, "best_score": best, **told, **changes}
 
 
@@ -67,7 +68,8 @@ def test_times_to_score_stand_beside_speeds(from_benchmarks, tmp_path, capsys):
         outcome("theirs", None, -17.6),
         outcome("mixed", 600.0, 18.0),
         outcome("mixed", None, 12.0),
-        outcome("unborn", None, None),
+        outcome("broken", None, -20.0, ended="exit code 1"),
+        outcome("ours", 60.0, 20.0, network="conv2015"),
         outcome("elsewhere", 60.0, 20.0, machine={**HOST, "cores": 64}),
         outcome("ours", 900.0, 100.0, env="ALE/Breakout-v5", score=100.0),
     ):
@@ -75,11 +77,14 @@ def test_times_to_score_stand_beside_speeds(from_benchmarks, tmp_path, capsys):
     times = kept.times_to_score("ALE/Pong-v5", HOST, file)
     assert times == {
         "ours": "+18: 7:18, 11:00",
-        "theirs": "+18: no within 45:00, best -17.6",
-        "mixed": "+18: 10:00; 1 no within 45:00, best 18.0",
-        "unborn": "+18: no within 45:00",
+        "theirs": "+18: not within 45:00, best -17.6",
+        "mixed": "+18: 10:00, not within 45:00, best 12.0",
+        "broken": "+18: not (exit code 1), best -20.0",
     }
     assert kept.times_to_score("ALE/Breakout-v5", HOST, file) == {"ours": "+100: 15:00"}
+    file.write_text(file.read_text()[:-9])
+    with pytest.raises(UserError, match=r"times.jsonl is damaged .*: mend or remove it"):
+        kept.times_to_score("ALE/Pong-v5", HOST, file)
     spread = report.spread_of([1.0])
     summary = {
         **dict.fromkeys(("steps_per_second", "cpu_micros_per_step", "startup_seconds"), spread),

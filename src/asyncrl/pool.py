@@ -40,11 +40,6 @@ class _Slot:
     finished: bool = False
     is_closing: bool = False  # its environments, after its last report
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether a process is there and runs."""
-        return self.process is not None and self.process.is_alive()
-
 
 class WorkerPool:
     """Owner of the workers. Each has a pipe of its own, so that a killed one can leave nothing locked.
@@ -119,7 +114,8 @@ class WorkerPool:
         """
         self.store.stop()
         deadline, reports = time.monotonic() + STOP_SECONDS, []
-        while any(slot.is_alive and not slot.is_closing for slot in self.slots) and time.monotonic() < deadline:
+        # Whose pipe is open lives, also where the forkserver, which would know it, has gone with a closed terminal.
+        while any(s.pipe is not None and not s.is_closing for s in self.slots) and time.monotonic() < deadline:
             reports += self._receive(timeout=0.05)  # a full pipe would keep its worker from ending
         kill(*(slot.process for slot in self.slots if slot.process is not None and not slot.is_closing))
         return reports + self._receive(timeout=0)

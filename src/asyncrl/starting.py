@@ -41,7 +41,7 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
 
 
 def _known_algo(rest: Sequence[str]) -> Algo | None:
-    """Return the method that the command line says, or None where the parser will complain of it."""
+    """Return the method that the command line says, or None where it says none, or what the parser will refuse."""
     algo = peek(rest, "--algo")
     return next((known for known in get_args(Algo) if known == algo), None)
 
@@ -58,7 +58,9 @@ def _from_file(file: Path, named: str | None, options: str | None, workers: int 
 
     def preset_there(config: Config) -> Config:
         config = in_its_world(config)
-        return preset_for(config.preset, named or config.env, algo or config.algo, config.env_options, config.workers)
+        chosen = algo or config.algo  # the file's own comes back, until all of the command line is parsed
+        preset = preset_for(config.preset, named or config.env, chosen, config.env_options, config.workers)
+        return dataclasses.replace(preset, algo=config.algo)
 
     config = in_its_world(read_config(file, workers, preset_there))
     return dataclasses.replace(config, run_dir=None)  # another run's

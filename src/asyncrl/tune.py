@@ -226,7 +226,7 @@ def as_text(best: Trial, trials: Sequence[Trial], command: str, settings: Config
             f"{trial.workers:7}  {trial.envs_per_worker:17}  {trial.steps_per_second:8,.0f}  "
             f"{trial.frames_per_second:8,.0f}  {trial.memory_megabytes:12,.0f}{mark}"
         )
-    if len(trials) == 1 and not settings.preset.startswith("paper"):
+    if len(trials) == 1 and not (settings.algo == "a2c" and settings.preset.startswith("paper")):  # it has but one
         lines += ["", "there was time for one trial only: compare more with a longer --budget"]
     threads = "one torch thread" if best.torch_threads == 1 else f"{best.torch_threads} torch threads"
     lines += ["", f"each process has {threads}; to train so:", f"  {command}"]

@@ -108,7 +108,7 @@ def _no_screen() -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ["SDL_VIDEODRIVER"]
+        os.environ.pop("SDL_VIDEODRIVER", None)
 
 
 def _film(stage: _Stage, player: Player, path: Path, seed: int, max_steps: int) -> Episode:
