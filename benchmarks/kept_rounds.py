@@ -35,7 +35,7 @@ def open_rounds(path: Path, subject: dict[str, Any]) -> Kept:
     subject = json.loads(json.dumps(subject))
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _append(path, subject)
+        append_line(path, subject)
         return Kept([], {})
     try:
         first, *rounds = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -55,9 +55,10 @@ def _row(values: dict[str, Any]) -> Row:
 
 def keep_round(path: Path, rows: list[Row], failures: dict[str, str]) -> None:
     """Add a round that has ended to the file, and who has failed so far."""
-    _append(path, {"rows": [dataclasses.asdict(row) for row in rows], "failures": failures})
+    append_line(path, {"rows": [dataclasses.asdict(row) for row in rows], "failures": failures})
 
 
-def _append(path: Path, line: Any) -> None:
+def append_line(path: Path, line: Any) -> None:
+    """Add `line` to a file of JSON lines."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")

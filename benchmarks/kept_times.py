@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kept_rounds import append_line
 from rounds import HERE
 
 from asyncrl.errors import UserError
@@ -16,8 +17,7 @@ _HOST = ("processor", "capability", "cores")  # what must be the same for times 
 def keep_time(outcome: dict[str, Any], path: Path = FILE) -> None:
     """Add the outcome of a training to the file."""
     path.parent.mkdir(exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(outcome) + "\n")
+    append_line(path, outcome)
 
 
 def times_to_score(env: str, machine: dict[str, Any], path: Path = FILE) -> dict[str, str]:
