@@ -8,6 +8,7 @@ from typing import Protocol
 
 from net_pass import PASSES
 
+from asyncrl.children import MALLOC
 from asyncrl.machine import available_cores
 from asyncrl.presets import fast_preset
 
@@ -77,13 +78,7 @@ def make_ceilings(args: Settings, env: str) -> list[Contender]:
     """Return what no trainer can beat: the environments alone, and acting and training on the 2013 network alone."""
     script, t_max = "ceilings.py", str(fast_preset().t_max)
     options = ("--workers", str(args.workers), "--envs-per-worker", str(args.envs_per_worker), "--t-max", t_max)
-    variables = (
-        ("OMP_NUM_THREADS", "1"),
-        # As asyncrl's workers have it: large buffers stay in the process.
-        ("MALLOC_MMAP_THRESHOLD_", str(1 << 30)),
-        ("MALLOC_TRIM_THRESHOLD_", str(1 << 31)),
-        ("MALLOC_TOP_PAD_", str(1 << 26)),
-    )
+    variables = (("OMP_NUM_THREADS", "1"), *MALLOC.items())
     alone = _command(args, env, script, "environments", *options, share=0.5)
     return [Contender("environments alone", "environments", alone, variables)] + [
         Contender(way, "network", _command(args, env, script, "network", *options, "--way", way, share=0.5), variables)

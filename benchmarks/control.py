@@ -10,7 +10,6 @@ drawn from the policy and with its means.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from kept_rounds import append_line
 from study import read, require_whole
 
 import asyncrl
@@ -124,8 +124,7 @@ def main() -> None:
     for settings in [] if args.table else wanted:
         if not any(settings.items() <= row.items() for row in read(args.results)):
             row = run(**settings)
-            with args.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append_line(args.results, row)
             print(f"{row['task']} {row['who']} seed {row['seed']}: {row['sampled']:.0f}", flush=True)
     rows = [row for row in read(args.results) if any(settings.items() <= row.items() for settings in wanted)]
     print_table(rows)

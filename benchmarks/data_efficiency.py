@@ -7,13 +7,13 @@ all seeds. Every environment explores with the same final epsilon, so that one w
 """
 
 import argparse
-import json
 import tempfile
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kept_rounds import append_line
 from study import interquartile_mean, interval, read, require_whole
 
 import asyncrl
@@ -27,8 +27,8 @@ SETTINGS: dict[str, Any] = {
     "schedule": "simulated",
     "network": "auto",
     "frames": FRAMES,
-    "final_learning_rate": 1.0,
-    "epsilon": 1e-3,
+    "final_learning_rate_fraction": 1.0,
+    "optimizer_epsilon": 1e-3,
     "epsilon_frames": 4_000,
     "final_epsilons": (0.05,),
     "final_epsilon_probabilities": (1.0,),
@@ -89,9 +89,7 @@ def main() -> None:
         for workers in args.workers:
             for rate in RATES:
                 if not any(is_of(row, workers, rate) and row["seed"] == seed for row in read(args.results)):
-                    row = run(workers, rate, seed)
-                    with args.results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
+                    append_line(args.results, run(workers, rate, seed))
     report(read(args.results), args.workers, args.seeds, args.out)
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from asyncrl.config import Config
 from asyncrl.envs import Environments, Step, make_envs
 from asyncrl.evaluate import Player, play_episodes
-from asyncrl.networks import CoreState, PolicyValue
+from asyncrl.networks import PolicyValue
 from asyncrl.policies import policy_head
+from asyncrl.torsos import CoreState
 
 FIRE = 1  # in the action sets of the games that want it
 NUM_ENVS = 10

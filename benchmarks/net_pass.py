@@ -10,13 +10,14 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from asyncrl import kernels, losses
-from asyncrl.networks import conv2013
+from asyncrl.flat import flatten_parameters_
 from asyncrl.passes import Passes
 from asyncrl.returns import n_step_returns
 from asyncrl.tape import playing, recording
+from asyncrl.torsos import conv2013
 
 ACTIONS = 6
 SHAPE = (4, 84, 84)
@@ -68,11 +69,11 @@ class Batch:
         self.frames = torch.randint(0, 256, (t_max + 1, batch, *SHAPE), dtype=torch.uint8)
         self.rewards = torch.randn(t_max, batch)
         self.discounts = torch.full((t_max, batch), 0.99)
-        self.cuts = torch.zeros(t_max, batch)
+        self.cut_values = torch.zeros(t_max, batch)
 
     def loss(self, log_policy: Tensor, values: Tensor, actions: Tensor, bootstrap: Tensor) -> Tensor:
         """Return the A3C loss of log-probabilities [T, B, A] and values [T, B]."""
-        returns = n_step_returns(self.rewards, self.discounts, self.cuts, bootstrap)
+        returns = n_step_returns(self.rewards, self.discounts, self.cut_values, bootstrap)
         return losses.categorical_actor_critic_loss(log_policy, values, actions, returns, 0.01, 0.5).total
 
 
@@ -136,10 +137,7 @@ def own(batch: int, t_max: int) -> Callable[[], None]:
     net, library = Net(_PLAIN), kernels.library()
     if library is None:
         raise SystemExit(f"no kernels: {kernels.why_none()}")
-    torso = [p for layer in (net.conv1, net.conv2, net.hidden) for p in layer.parameters()]
-    flat = torch.cat([p.detach().reshape(-1) for p in torso])
-    for parameter, piece in zip(torso, flat.split([p.numel() for p in torso]), strict=True):
-        parameter.data = piece.view_as(parameter)
+    flat = flatten_parameters_(nn.ModuleList([net.conv1, net.conv2, net.hidden]))
     passes = Passes(library, SHAPE, False, [net.conv1, net.conv2], net.hidden, flat)
     data = Batch(batch, t_max)
 

@@ -100,7 +100,7 @@ def half_of(images: np.ndarray, actions: list[int], rewards: np.ndarray, start: 
         actions=torch.tensor(actions[span])[:, None],
         rewards=torch.from_numpy(rewards[span, None]),
         discounts=torch.full((STEPS, 1), GAMMA),
-        cuts=torch.zeros(STEPS, 1),
+        cut_values=torch.zeros(STEPS, 1),
         resets=torch.zeros(STEPS, 1, dtype=torch.bool),
         core_state=(),
         next_actions=None,
@@ -115,7 +115,7 @@ def ended(rollout: Rollout, end: str, network: ActorCritic) -> Rollout:
     if end == "truncated":
         with torch.no_grad():
             outputs, _ = network(rollout.observations, torch.zeros(STEPS + 1, 1, dtype=torch.bool), rollout.core_state)
-        rollout.cuts[-1] = GAMMA * outputs.values[-1]
+        rollout.cut_values[-1] = GAMMA * outputs.values[-1]
     return replace(rollout, observations=torch.cat([rollout.observations[:-1], rollout.observations[:1]]))
 
 
@@ -176,7 +176,7 @@ def q_losses() -> list[tuple[str, np.ndarray, np.ndarray]]:
             actions=actions[:-1],
             rewards=rewards,
             discounts=discounts,
-            cuts=torch.zeros_like(rewards),
+            cut_values=torch.zeros_like(rewards),
             resets=torch.zeros_like(rewards, dtype=torch.bool),
             next_actions=actions[-1],
         )

@@ -28,12 +28,11 @@ from outcome import describe_machine, prepare
 from rounds import say
 
 from asyncrl.config import NetworkName, PresetName
-from asyncrl.flat import flatten_parameters_
 from asyncrl.machine import available_cores
 from asyncrl.presets import PRESETS
 from asyncrl.roofline import update_bytes
-from asyncrl.start import fresh_start
-from asyncrl.store import ParameterStore, StoreSpec
+from asyncrl.start import fresh_start, make_store
+from asyncrl.store import ParameterStore
 from asyncrl.worker import Learner, compute_update
 
 CACHE_LINE_FLOATS = 16
@@ -137,15 +136,13 @@ def measured(args: Arguments, preset: PresetName, network: NetworkName, bytes_pe
     """Return what one worker of `preset` with `network` asks for, alone on this core."""
     config = dataclasses.replace(PRESETS[preset](), env=args.env, network=network, workers=1)
     start = fresh_start(config)
-    theta = flatten_parameters_(start.network)
-    store = ParameterStore(StoreSpec.of(config, theta.numel()), config)
-    store.theta.copy_(theta)
+    store = make_store(config, start, None)
     learner = Learner(config, 0, statistics=start.statistics)
     with contextlib.closing(learner):
         loop(learner, store, args.seconds / 4)  # warm-up
         updates, seconds, pulling, pushing = loop(learner, store, args.seconds)
     update, push = seconds / updates, pushing / updates
-    needs = Needs(update_bytes(store), theta.numel(), update, pulling / updates, push)
+    needs = Needs(update_bytes(store), store.theta.numel(), update, pulling / updates, push)
     return sharing(f"{preset}, {network}", needs, bytes_per_second)
 
 

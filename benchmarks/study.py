@@ -17,6 +17,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import numpy as np
+from kept_rounds import append_line
 
 import asyncrl
 from asyncrl.run import git_revision
@@ -100,10 +101,9 @@ def main() -> None:
     for seed in [] if args.table else args.seeds:
         for cell in cells:
             if not any(is_of(row, cell, [seed]) for row in read(args.results)):
-                with args.results.open("a", encoding="utf-8") as file:
-                    row = run(cell, seed)
-                    print(f"{cell.name} seed {seed}: {row['score']:.2f}, {row['seconds']:.0f} s", flush=True)
-                    file.write(json.dumps(row) + "\n")
+                row = run(cell, seed)
+                append_line(args.results, row)
+                print(f"{cell.name} seed {seed}: {row['score']:.2f}, {row['seconds']:.0f} s", flush=True)
     print_table(cells, args.seeds, read(args.results))
 
 

@@ -28,16 +28,16 @@ State = tuple[np.ndarray, ...]  # hidden and cell, of one network or of two
 # Returns
 
 
-def n_step_return(rewards: Any, discounts: Any, cuts: Any, bootstrap: Any, t: int, b: int) -> float:
+def n_step_return(rewards: Any, discounts: Any, cut_values: Any, bootstrap: Any, t: int, b: int) -> float:
     """Forward view: the discounted sum of all that still comes, then the bootstrap."""
     total, weight = 0.0, 1.0
     for i in range(t, len(rewards)):
-        total += weight * (rewards[i][b] + cuts[i][b])
+        total += weight * (rewards[i][b] + cut_values[i][b])
         weight *= discounts[i][b]
     return total + weight * bootstrap[b]
 
 
-def lambda_return(rewards: Any, discounts: Any, cuts: Any, values: Any, lambda_: float, t: int, b: int) -> float:
+def lambda_return(rewards: Any, discounts: Any, cut_values: Any, values: Any, lambda_: float, t: int, b: int) -> float:
     """Forward view: sum over n of (1 - lambda) lambda^(n-1) G^(n), the longest G taking the rest of the weight.
 
     `values` is [T + 1, B], the bootstrap its last row.
@@ -46,7 +46,7 @@ def lambda_return(rewards: Any, discounts: Any, cuts: Any, values: Any, lambda_:
     total = 0.0
     for n in range(1, longest + 1):
         stop = t + n
-        g = n_step_return(rewards[:stop], discounts[:stop], cuts[:stop], values[stop], t, b)
+        g = n_step_return(rewards[:stop], discounts[:stop], cut_values[:stop], values[stop], t, b)
         weight = lambda_ ** (n - 1) * (1 - lambda_ if n < longest else 1)
         total += weight * g
     return total

@@ -20,7 +20,7 @@ def test_its_gradient_is_the_mean_of_those_of_synchronous_workers(core: str) -> 
     gradients, rollouts = [], []
     for worker in range(3):
         acting, learning = Learner(config, worker), Learner(config, worker)  # twins: the same seeds, the same data
-        rollouts.append(collect_rollout(config, acting.state, acting.act, acting.evaluate, False))
+        rollouts.append(collect_rollout(config, acting.state, acting.act, acting.value, False))
         gradients.append(compute_update(learning).gradient)
     whole = batched(dataclasses.replace(config, algo="a2c"))
     assert (whole.workers, whole.envs_per_worker) == (1, 6)
@@ -31,7 +31,7 @@ def test_its_gradient_is_the_mean_of_those_of_synchronous_workers(core: str) -> 
 
 
 def joined(rollouts: list[Rollout]) -> Rollout:
-    names = ("observations", "actions", "rewards", "discounts", "cuts", "resets")
+    names = ("observations", "actions", "rewards", "discounts", "cut_values", "resets")
     tensors = {name: torch.cat([getattr(rollout, name) for rollout in rollouts], 1) for name in names}
     state = tuple(torch.cat(parts) for parts in zip(*(rollout.core_state for rollout in rollouts), strict=True))
     return Rollout(**tensors, core_state=state, next_actions=None)

@@ -232,8 +232,8 @@ def test_generalised_advantages_reduce_to_the_papers_at_lambda_one(monkeypatch: 
 
 def test_the_entropy_cost_falls_until_its_share_of_the_run_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = make_learner(BASE, random_script(T_MAX, 4, seed=3), monkeypatch)
-    rollout = collect_rollout(BASE, learner.state, learner.act, learner.evaluate, False)
-    annealed = dataclasses.replace(BASE, entropy_cost=0.3, final_entropy_cost=0.2, entropy_share=0.5)
+    rollout = collect_rollout(BASE, learner.state, learner.act, learner.value, False)
+    annealed = dataclasses.replace(BASE, entropy_cost=0.3, final_entropy_fraction=0.2, entropy_share=0.5)
     for done, cost in ((0.0, 0.3), (0.25, 0.18), (0.5, 0.06), (1.0, 0.06)):
         loss, _ = actor_critic_loss(learner.network, None, rollout, annealed, done)
         constant = dataclasses.replace(BASE, entropy_cost=cost)

@@ -333,7 +333,13 @@ def test_another_optimiser_is_refused(run):
 @pytest.mark.parametrize(("before", "after"), [(2, 16), (16, 2), (4, 4)])
 def test_adams_moments_mean_the_same_with_another_number_of_workers(run, before, after):
     """Equal gradients have a mean and a root of squares equal to themselves, whatever the decays."""
-    settings = {"optimizer": "adam", "decay": 0.99, "epsilon": 1e-12, "learning_rate": 0.5, "final_learning_rate": 1.0}
+    settings = {
+        "optimizer": "adam",
+        "decay": 0.99,
+        "optimizer_epsilon": 1e-12,
+        "learning_rate": 0.5,
+        "final_learning_rate_fraction": 1.0,
+    }
     old, new = (dataclasses.replace(CONFIG, workers=workers, **settings) for workers in (before, after))
     stores = [ParameterStore(StoreSpec.of(c, len(run.store.theta)), c) for c in (old, new)]
     update = Update(torch.linspace(1, 3, len(run.store.theta)), 1, 1, {}, [])
@@ -529,6 +535,8 @@ def test_a_moved_run_still_loads(run, tmp_path):
         spaces.Box(-np.inf, np.inf, (3,), np.float64),
         spaces.Box(0, 1, (10, 10, 4), bool),
         spaces.MultiDiscrete([3, 2]),
+        spaces.Box(0, np.iinfo(np.int64).max, (3,), np.int64),
+        spaces.Box(np.array([[0, 1], [2, 3]]), np.array([[4, 5], [6, 2**53 + 1]]), dtype=np.int64),
         spaces.Box(np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32)),
     ],
     ids=str,

@@ -72,7 +72,10 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
             ("train", "CartPole-v1", "--learning-rate", "1e300"),
             "--learning-rate is 1e+300: it must be positive, and at",
         ),
-        (("train", "CartPole-v1", "--epsilon", "1e300"), "--epsilon is 1e+300: it must be between 1e-30 and 1e30"),
+        (
+            ("train", "CartPole-v1", "--optimizer-epsilon", "1e300"),
+            "--optimizer-epsilon is 1e+300: it must be between 1e-30 and 1e30",
+        ),
         (("train", "CartPole-v1", "--t-max", "never"), "Error parsing --t-max: 'never' is no number: write it like"),
         (("train", "CartPole-v1", "--run-dir", "caf\udce9"), "it must be a path in UTF-8"),
         (("train", "CartPole-v1", "--frames", "nan"), "'nan' is no number: write it like 10M"),

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import asyncrl
+from asyncrl.cli_config import starting_point
 from asyncrl.config import Config
 from asyncrl.config_file import read_config, write_config
 from asyncrl.envs.make import opened_envs
@@ -18,7 +19,6 @@ from asyncrl.machine import available_cores
 from asyncrl.networks import make_network
 from asyncrl.presets import PRESETS, make_preset, preset_for
 from asyncrl.quantities import format_count, format_duration, parse_count, parse_number
-from asyncrl.starting import starting_point
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,15 @@ def test_a_hand_written_file_starts_from_its_preset(tmp_path):
     assert read_config(tmp_path / "mine.toml") == expected
 
 
+def test_older_names_of_settings_are_read(tmp_path):
+    (tmp_path / "old.toml").write_text(
+        "final_learning_rate = 0.5\nfinal_entropy_cost = 0.25\nepsilon = 1e-3\nmomentum = 0.5\n"
+    )
+    config = read_config(tmp_path / "old.toml")
+    assert (config.final_learning_rate_fraction, config.final_entropy_fraction) == (0.5, 0.25)
+    assert (config.optimizer_epsilon, config.adam_beta1) == (1e-3, 0.5)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -248,9 +257,14 @@ def test_wrong_settings_are_told_in_one_line(settings, complaint):
 def test_the_paper_preset_is_the_papers():
     config = PRESETS["paper"]()
     assert (config.workers, config.envs_per_worker, config.t_max, config.gamma) == (16, 1, 5, 0.99)
-    assert (config.optimizer, config.decay, config.epsilon, config.max_grad_norm) == ("shared-rmsprop", 0.99, 0.1, None)
+    assert (config.optimizer, config.decay, config.optimizer_epsilon, config.max_grad_norm) == (
+        "shared-rmsprop",
+        0.99,
+        0.1,
+        None,
+    )
     assert (config.network, config.entropy_cost, config.value_cost, config.gae_lambda) == ("conv2013", 0.01, 0.5, 1.0)
-    assert (config.final_learning_rate, config.final_entropy_cost) == (0.0, 1.0)
+    assert (config.final_learning_rate_fraction, config.final_entropy_fraction) == (0.0, 1.0)
     assert (config.standardize_inputs, config.sticky) == (False, False)
 
 
@@ -259,7 +273,7 @@ def test_the_paper_preset_for_continuous_actions_is_the_papers():
     assert (config.workers, config.envs_per_worker, config.t_max, config.gamma) == (16, 1, None, 0.99)
     assert (config.network, config.core, config.lstm_size, config.separate_networks) == ("mlp200", "lstm", 128, True)
     assert (config.policy_variance, config.entropy_cost, config.bootstrap_on_truncation) == ("spherical", 1e-4, False)
-    assert (config.optimizer, config.epsilon, config.max_grad_norm) == ("shared-rmsprop", 0.1, None)
+    assert (config.optimizer, config.optimizer_epsilon, config.max_grad_norm) == ("shared-rmsprop", 0.1, None)
 
 
 @pytest.mark.parametrize(

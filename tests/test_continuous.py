@@ -155,10 +155,12 @@ def test_whole_episode_updates_are_monte_carlo_returns() -> None:
     assert column(first.observations[..., 0])[:3] == [0, 10, 20]
     assert column(first.observations[..., 0])[length - 1] == 10 * (length - 1)
     assert not any(call[0] == "evaluate" for call in envs.tape)
-    assert (first.cuts == 0).all() and first.discounts[-1] == 0 and (first.discounts[:-1] == np.float32(0.99)).all()
+    assert (
+        (first.cut_values == 0).all() and first.discounts[-1] == 0 and (first.discounts[:-1] == np.float32(0.99)).all()
+    )
     from asyncrl.returns import n_step_returns
 
-    returns = n_step_returns(first.rewards, first.discounts, first.cuts, torch.tensor([1e9]))
+    returns = n_step_returns(first.rewards, first.discounts, first.cut_values, torch.tensor([1e9]))
     wanted = [sum(0.99 ** (k - t) * rewards[k, 0] for k in range(t, length)) for t in (0, 300, length - 1)]
     assert [returns[t, 0].item() for t in (0, 300, length - 1)] == pytest.approx(wanted, rel=1e-4)
 

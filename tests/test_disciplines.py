@@ -16,10 +16,10 @@ from asyncrl.store import Counter, ParameterStore, StoreSpec
 from asyncrl.worker import Update
 
 CONTEXT = SpawnContext()
-PLAIN = {"optimizer": "momentum-sgd", "decay": 0.0, "learning_rate": 1.0, "final_learning_rate": 1.0}
+PLAIN = {"optimizer": "momentum-sgd", "decay": 0.0, "learning_rate": 1.0, "final_learning_rate_fraction": 1.0}
 
 
-def push(store: ParameterStore, worker: int, gradient: float, pulled: int) -> int:
+def push(store: ParameterStore, worker: int, gradient: float, pulled: int) -> int | None:
     return store.apply(worker, Update(torch.full((3,), gradient), 1, 1, {}, []), pulled)
 
 
@@ -226,7 +226,8 @@ def test_a_stragglers_update_is_dropped_and_its_frames_count() -> None:
             pulled.append(store.pull(into))
     push(store, 0, 1.0, pulled[0])  # waits for worker 1 in vain
     discipline.leave(0)  # or worker 1 would wait for it in turn, before it joins again
-    push(store, 1, 100.0, pulled[1])
+    assert push(store, 1, 100.0, pulled[1]) is None
+    assert store.counters[:2, Counter.STALENESS].tolist() == [0, 0]
     assert store.theta.tolist() == [-1.0] * 3
     assert store.total(Counter.UPDATES) == 1 and store.total(Counter.FRAMES) == 2
     assert store.counters[:2, Counter.TIMEOUTS].tolist() == [1, 1]

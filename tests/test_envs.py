@@ -54,6 +54,18 @@ def play(envs: Environments, actions: list[list[int]]) -> list[Step]:
     return [envs.step(np.array(row)) for row in actions]
 
 
+class Rewarding(Stairs):
+    """Gives the same reward always."""
+
+    def __init__(self, reward: Any) -> None:
+        super().__init__()
+        self.reward = reward
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, self.reward, *rest
+
+
 def test_a_table_by_hand() -> None:
     """Environment 0 climbs straight to the end; environment 1 waits into the time limit."""
     envs = GymnasiumEnvironments(make_stairs, 2)
@@ -106,6 +118,46 @@ def test_copies_that_differ_are_refused() -> None:
 
     with pytest.raises(UserError, match="the same spaces"):
         GymnasiumEnvironments(make, 2)
+
+
+def test_one_environment_given_twice_is_refused() -> None:
+    env = make_stairs()
+    with pytest.raises(UserError, match="make a new one at each call"):
+        GymnasiumEnvironments(lambda: gymnasium.wrappers.TimeLimit(env, 9), 2)
+    assert GymnasiumEnvironments(lambda: env, 1).num_envs == 1
+
+
+@pytest.mark.parametrize(
+    ("reward", "number"), [(2, 2.0), (np.float32(2), 2.0), (np.array([2.0]), 2.0), ([2], 2.0), (True, 1.0)]
+)
+def test_rewards_are_numbers_or_arrays_of_one(reward: Any, number: float) -> None:
+    envs = GymnasiumEnvironments(lambda: Rewarding(reward), 1)
+    envs.reset()
+    assert envs.step(np.array([0])).rewards.tolist() == [number]
+
+
+@pytest.mark.parametrize("reward", [np.array([1.0, 2.0]), "much", {}])
+def test_other_rewards_are_told(reward: Any) -> None:
+    envs = GymnasiumEnvironments(lambda: Rewarding(reward), 1)
+    envs.reset()
+    with pytest.raises(UserError, match="give one number"):
+        envs.step(np.array([0]))
+
+
+def test_observations_beyond_the_networks_floats_are_told() -> None:
+    env = Stairs()
+    env.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    env.observe = lambda: np.array([0.0, 1e300, 0.0])  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"observed 1e\+300: give finite numbers"):
+        GymnasiumEnvironments(lambda: env, 1).reset()
+
+
+def test_a_beat_follows_each_building_and_each_reset() -> None:
+    beats: list[None] = []
+    envs = GymnasiumEnvironments(make_stairs, 3, lambda: beats.append(None))
+    assert len(beats) == 3
+    envs.reset(seed=0)
+    assert len(beats) == 6
 
 
 def test_an_observation_of_another_shape_is_refused() -> None:
@@ -253,6 +305,9 @@ def test_closing_twice_closes_each_environment_once() -> None:
         ("no_such_module:make", "cannot import no_such_module:make"),
         ("test_envs:no_such_function", "cannot import test_envs:no_such_function"),
         ("no_such_module:World-v0", "no_such_module"),
+        ("MiniGrid-Empty-5x5-v0", "PACKAGE:MiniGrid-Empty-5x5-v0 has it imported"),
+        ("MinAtar/Breakout-v1", "PACKAGE:MinAtar/Breakout-v1 has it imported"),
+        ("ale_py:ALE/Pong-v5", "named like ALE/Pong-v5"),
     ],
 )
 def test_a_wrong_name_is_told_in_one_line(env: str, message: str) -> None:

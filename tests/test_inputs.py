@@ -17,7 +17,7 @@ from asyncrl.flat import flatten_parameters_
 from asyncrl.inputs import InputStatistics, SharedSums, statistics_of, sums_of
 from asyncrl.networks import make_network, set_input_statistics_
 from asyncrl.spaces_json import encode_space
-from asyncrl.start import RANDOM_ENVS, RANDOM_STEPS, fresh_start, measure_inputs, restored_start
+from asyncrl.start import ENOUGH_STEPS, RANDOM_STEPS, fresh_start, measure_inputs, restored_start
 from asyncrl.store import ParameterStore, StoreSpec
 from asyncrl.worker import Learner, compute_update
 
@@ -93,9 +93,16 @@ def test_a_reader_overtaken_by_a_writer_reads_again() -> None:
 def test_random_play_measures_each_number_of_a_vector() -> None:
     start = fresh_start(CARTPOLE)
     assert start.statistics is not None and start.sums is not None
-    assert start.sums[0] == RANDOM_ENVS * RANDOM_STEPS
+    assert start.sums[0] == RANDOM_STEPS
     assert start.statistics.mean.shape == start.statistics.deviation.shape == (4,)
     np.testing.assert_array_equal(start.network.trunk.inputs.mean.numpy(), start.statistics.mean)
+
+
+class Black(Picture):
+    """All black."""
+
+    def _observe(self):
+        return np.zeros(self.observation_space.shape, np.uint8)
 
 
 def test_images_are_measured_once_with_one_deviation_for_all() -> None:
@@ -106,6 +113,26 @@ def test_images_are_measured_once_with_one_deviation_for_all() -> None:
     # Bytes drawn uniformly: mean 127.5, deviation 73.9.
     assert statistics.mean.mean() == pytest.approx(127.5, abs=2)
     assert float(statistics.deviation) == pytest.approx(73.9, abs=1)
+
+
+def test_no_more_environments_are_built_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[None] = []
+
+    def make() -> Picture:
+        built.append(None)
+        return Picture((1, 12, 12))
+
+    config = dataclasses.replace(CARTPOLE, env=make, workers=1, envs_per_worker=1)  # type: ignore[arg-type]
+    fresh_start(config)
+    assert len(built) == 1
+    monkeypatch.setattr("asyncrl.start.PATIENCE_SECONDS", 0.0)
+    start = fresh_start(dataclasses.replace(CARTPOLE, envs_per_worker=1))
+    assert start.sums is not None and start.sums[0] == ENOUGH_STEPS  # a slow world is not played for longer
+
+
+def test_what_is_black_in_random_play_is_not_blown_up() -> None:
+    envs = GymnasiumEnvironments(lambda: Black((1, 12, 12)), 2)
+    assert measure_inputs(envs, seed=0, steps=10)[0].deviation == 1.0
 
 
 def make_store(config: Config, learner: Learner, num_inputs: int = 4) -> ParameterStore:

@@ -245,13 +245,24 @@ def broken_compiler(cache: Path) -> None:
     compiler.chmod(0o755)
 
 
+def no_program(cache: Path) -> None:
+    compiler = cache.parent / "cc"
+    compiler.write_bytes(b"\x7fELF")
+    compiler.chmod(0o755)
+
+
 @pytest.mark.parametrize(
-    ("spoil", "why"), [(refuse_folder, "set XDG_CACHE_HOME"), (broken_compiler, "error: no such target")]
+    ("spoil", "why"),
+    [
+        (refuse_folder, "set XDG_CACHE_HOME"),
+        (broken_compiler, "error: no such target"),
+        (no_program, "cc cannot be run: Exec format error"),
+    ],
 )
 def test_what_fails_is_told_in_a_line(spoil: Break, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     spoil(tmp_path / "cache")
-    if spoil is broken_compiler:
+    if spoil is not refuse_folder:
         monkeypatch.setenv("CC", str(tmp_path / "cc"))
     with pytest.raises(UserError, match=why) as caught:
         kernels.build()
@@ -285,6 +296,14 @@ def test_they_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert kernels.build() == path
     assert path.stat().st_mtime_ns == before
     assert kernels.load(path).torso_new is not None
+
+
+def test_what_cannot_be_loaded_is_compiled_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = kernels.build()
+    path.write_bytes(b"")  # as a power failure may leave it
+    assert kernels.loaded().torso_new is not None
+    assert path.stat().st_size > 0
 
 
 def test_a_run_says_how_it_computes(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ FLOORS = {
     "4 people": [
         "trust",
         "arguments",
-        "starting",
+        "cli_config",
         "display",
         "agent",
         "run",
@@ -178,7 +178,7 @@ def test_only_the_cluster_imports_ray() -> None:
         ("import asyncrl.envs", ["torch", "ale_py"]),
         ("from asyncrl.envs.registration import register_envs; register_envs()", ["torch", "asyncrl.envs.diagnostic"]),
         ("import asyncrl.cli", ["torch", "gymnasium"]),
-        ("import asyncrl.starting, asyncrl.children", ["torch", "ale_py"]),
+        ("import asyncrl.cli_config, asyncrl.children", ["torch", "ale_py"]),
     ],
 )
 def test_importing_loads_nothing_heavy(statement: str, absent: list[str]) -> None:

@@ -10,21 +10,20 @@ from gymnasium import spaces
 from oracles import features_of, linear, log_softmax, random_script, split_theta, tiny_network, zero_state
 from torch import nn
 
-from asyncrl.algorithms import greedy_values, next_values, state_values
+from asyncrl.algorithms import bootstrap_value, greedy_values, state_values
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.flat import flat_gradient, flatten_parameters_
+from asyncrl.inputs import InputStatistics
 from asyncrl.networks import (
     ActorCritic,
-    CoreState,
-    InputStatistics,
     Network,
     QNetwork,
     make_network,
     set_input_statistics_,
 )
 from asyncrl.rollout import Rollout
-from asyncrl.torsos import Standardize
+from asyncrl.torsos import CoreState, Standardize
 
 T, B = 6, 4
 VECTORS = spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -118,7 +117,7 @@ def test_the_bootstrap_continues_from_the_state_and_leaves_it(algo: str, value: 
     rollout = Rollout(observations, actions, zeros, zeros, zeros, no_resets[:T], state, None)
     _, after = network(observations[:T], no_resets[:T], state)
     copies = [x.clone() for x in after]
-    bootstrap = next_values(network, rollout, after, value)  # type: ignore[arg-type]
+    bootstrap = bootstrap_value(network, rollout, after, value)  # type: ignore[arg-type]
     whole, _ = network(observations, no_resets, state)
     torch.testing.assert_close(bootstrap, value(whole)[-1].detach())  # type: ignore[operator]
     assert not bootstrap.requires_grad

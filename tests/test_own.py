@@ -236,7 +236,22 @@ def test_small_pictures_of_truths_play() -> None:
     assert envs.step(outputs.policy.mode()[0].numpy()).rewards.shape == (2,)
 
 
+def test_a_function_that_gives_the_same_module_shares_no_weights() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3, 7))
+    config = Config(network=lambda space: module, separate_networks=True)  # type: ignore[arg-type]
+    network = make_network(config, spaces.Box(-1, 1, (3,), np.float32), DISCRETE)
+    parameters = list(network.parameters())
+    assert len(parameters) == 8  # two torsos and two heads of a weight and a bias
+    assert not {id(p) for p in module.parameters()} & {id(p) for p in parameters}
+
+
 # Spaces that are refused
+
+
+def test_stacks_of_pictures_are_refused_unless_a_perceptron_is_asked_for() -> None:
+    with pytest.raises(UserError, match="a stack of pictures: make one picture of it"):
+        make_network(Config(), bytes_box(4, 40, 40, 3), DISCRETE)
+    assert isinstance(make_network(Config(network="mlp"), bytes_box(4, 40, 40, 3), DISCRETE).trunk.torso, Perceptron)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ GAMMA = 0.9
 
 
 class Case:
-    """Random rewards, events and values, and the discounts and cuts that follow from them."""
+    """Random rewards, events and values, and the discounts and cut_values that follow from them."""
 
     def __init__(self, batch: int, steps: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -21,11 +21,11 @@ class Case:
         self.values = rng.normal(size=(steps + 1, batch))
         self.events = rng.choice(4, p=[0.6, 0.15, 0.15, 0.1], size=(steps, batch))
         self.discounts = np.where(self.events == GO, GAMMA, 0.0)
-        self.cuts = np.where(self.events == TRUNCATED, GAMMA * self.finals, 0.0)
+        self.cut_values = np.where(self.events == TRUNCATED, GAMMA * self.finals, 0.0)
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        return [torch.from_numpy(x) for x in (self.rewards, self.discounts, self.cuts)]
+        return [torch.from_numpy(x) for x in (self.rewards, self.discounts, self.cut_values)]
 
     def each(self, value: object) -> np.ndarray:
         """Return value(t, b) for all t and b."""
@@ -33,7 +33,7 @@ class Case:
         return np.array([[value(t, b) for b in range(batch)] for t in range(steps)])  # type: ignore[operator]
 
     def until_the_end(self, t: int, b: int) -> float:
-        """Walk from t to what ended the episode, as a reader of the paper would, knowing nothing of cuts."""
+        """Walk from t to what ended the episode, as a reader of the paper would, knowing nothing of cut_values."""
         total, weight = 0.0, 1.0
         for i in range(t, len(self.rewards)):
             total += weight * self.rewards[i, b]
@@ -58,7 +58,9 @@ def test_n_step_returns_are_discounted_sums_up_to_what_ended_the_episode(case: C
 def test_lambda_returns_are_mixtures_of_n_step_returns(case: Case, lambda_: float) -> None:
     values = torch.from_numpy(case.values)
     returns = lambda_returns(*case.tensors, values[:-1], values[-1], lambda_)
-    slow = case.each(lambda t, b: lambda_return(case.rewards, case.discounts, case.cuts, case.values, lambda_, t, b))
+    slow = case.each(
+        lambda t, b: lambda_return(case.rewards, case.discounts, case.cut_values, case.values, lambda_, t, b)
+    )
     np.testing.assert_allclose(returns, slow, rtol=1e-10, atol=1e-10)
 
 
@@ -75,7 +77,7 @@ def test_lambda_one_is_n_step_and_lambda_zero_is_one_step(case: Case) -> None:
 def test_one_step_targets_are_one_step_returns(case: Case) -> None:
     targets = one_step_targets(*case.tensors, torch.from_numpy(case.values[1:]))
     slow = case.each(
-        lambda t, b: n_step_return(case.rewards[: t + 1], case.discounts, case.cuts, case.values[t + 1], t, b)
+        lambda t, b: n_step_return(case.rewards[: t + 1], case.discounts, case.cut_values, case.values[t + 1], t, b)
     )
     np.testing.assert_allclose(targets, slow, rtol=1e-12, atol=1e-12)
 
@@ -97,8 +99,8 @@ def test_a_hand_made_table() -> None:
     """Steps: go, terminal, go, truncated (worth 10), go; bootstrap 100; gamma 1/2."""
     rewards = torch.tensor([1.0, 2, 3, 4, 5])[:, None]
     discounts = torch.tensor([0.5, 0, 0.5, 0, 0.5])[:, None]
-    cuts = torch.tensor([0.0, 0, 0, 5, 0])[:, None]
-    returns = n_step_returns(rewards, discounts, cuts, torch.tensor([100.0]))
+    cut_values = torch.tensor([0.0, 0, 0, 5, 0])[:, None]
+    returns = n_step_returns(rewards, discounts, cut_values, torch.tensor([100.0]))
     assert returns.squeeze(1).tolist() == [2, 2, 7.5, 9, 55]
 
 

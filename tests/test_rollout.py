@@ -9,8 +9,8 @@ from oracles import GO, LIFE_LOST, TERMINATED, TRUNCATED, Script, ScriptedEnviro
 
 from asyncrl.config import Config
 from asyncrl.envs import Step
-from asyncrl.networks import CoreState
 from asyncrl.rollout import Rollout, WorkerState, collect_rollout, start_worker_state
+from asyncrl.torsos import CoreState
 
 GAMMA = 0.5
 CONFIG = Config(envs_per_worker=1, t_max=5, gamma=GAMMA)
@@ -64,7 +64,7 @@ class Play:
             rollout,
             **{
                 name: getattr(rollout, name).clone()
-                for name in ("observations", "rewards", "discounts", "cuts", "resets")
+                for name in ("observations", "rewards", "discounts", "cut_values", "resets")
             },
         )
 
@@ -98,8 +98,8 @@ def test_the_record_of_two_environments_by_hand() -> None:
     assert rollout.rewards.tolist() == [[1, 0.5], [-1, 1], [0, 1], [0.25, 0]]
     assert column(rollout.discounts, 0) == [GAMMA, 0, GAMMA, 0]
     assert column(rollout.discounts, 1) == [0, GAMMA, 0, GAMMA]
-    assert column(rollout.cuts, 0) == [0, 0, 0, GAMMA * 2 * 1030]
-    assert column(rollout.cuts, 1) == [0, 0, GAMMA * 2 * 1021, 0]
+    assert column(rollout.cut_values, 0) == [0, 0, 0, GAMMA * 2 * 1030]
+    assert column(rollout.cut_values, 1) == [0, 0, GAMMA * 2 * 1021, 0]
     assert column(rollout.resets, 0) == [True, False, True, False]
     assert column(rollout.resets, 1) == [True, False, False, True]
     assert rollout.next_actions is None
@@ -109,7 +109,7 @@ def test_without_bootstrap_a_truncation_cuts_at_zero_and_values_nothing() -> Non
     envs = Taped([[GO, GO], [TRUNCATED, GO], [GO, GO]])
     config = dataclasses.replace(CONFIG, t_max=3, bootstrap_on_truncation=False)
     rollout = Play(config, envs).collect()
-    assert (rollout.cuts == 0).all()
+    assert (rollout.cut_values == 0).all()
     assert column(rollout.discounts) == [GAMMA, 0, GAMMA]
     assert not [call for call in envs.tape if call[0] == "evaluate"]
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import tomllib
+import warnings
 from pathlib import Path
 
 import gymnasium
@@ -102,6 +103,25 @@ def test_wrong_settings_write_nothing():
         with pytest.raises(asyncrl.UserError, match=re.escape(complaint)):
             asyncrl.train(**settings)
     assert list(Path().iterdir()) == []
+
+
+def test_where_a_training_starts_from_is_said_once():
+    with pytest.raises(asyncrl.UserError, match="preset and config both say where to start from"):
+        asyncrl.train("CartPole-v1", preset="paper", config=Config())
+
+
+def test_an_agent_takes_observations_as_environments_give_them(tmp_path):
+    run = asyncrl.train("worlds:pictures", frames=100, workers=1, run_dir=tmp_path / "run", announce=str)
+    agent, picture = run.agent(), np.zeros((84, 84, 3), np.uint8)
+    assert agent.act(picture[::-1]) in (0, 1)  # as MuJoCo's are, flipped
+    picture.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert agent.act(picture) in (0, 1)
+    with pytest.raises(asyncrl.UserError, match="there is no mode 'deterministic': sampled and greedy are all"):
+        agent.act(picture, mode="deterministic")
+    with pytest.raises(asyncrl.UserError, match="0 episodes: at least one must be played"):
+        agent.evaluate(0)
 
 
 def test_every_run_has_its_own_folder(monkeypatch):

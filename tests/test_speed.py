@@ -9,6 +9,7 @@ import pytest
 from asyncrl import tune, worker
 from asyncrl.arguments import parse
 from asyncrl.cli import main
+from asyncrl.cli_config import starting_point
 from asyncrl.config import Config
 from asyncrl.config_file import read_config
 from asyncrl.errors import UserError
@@ -18,7 +19,6 @@ from asyncrl.roofline import FLOORS, floors
 from asyncrl.spans import SPANS, Spans, time_learner_
 from asyncrl.speed import Speed, Window, measure_speed
 from asyncrl.start import fresh_start
-from asyncrl.starting import starting_point
 from asyncrl.store import ParameterStore, StoreSpec
 from asyncrl.tune import Trial, as_text, choose, command_of, try_out
 from asyncrl.worker import Learner, compute_update

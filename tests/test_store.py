@@ -17,8 +17,10 @@ from asyncrl.store import Counter, ParameterStore, StoreSpec
 from asyncrl.worker import Update
 
 P = 5
-CONSTANT_RATE = Config(workers=2, optimizer="momentum-sgd", decay=0.0, learning_rate=1.0, final_learning_rate=1.0)
-SHARED = dataclasses.replace(CONSTANT_RATE, optimizer="shared-rmsprop", decay=0.9, epsilon=0.1)
+CONSTANT_RATE = Config(
+    workers=2, optimizer="momentum-sgd", decay=0.0, learning_rate=1.0, final_learning_rate_fraction=1.0
+)
+SHARED = dataclasses.replace(CONSTANT_RATE, optimizer="shared-rmsprop", decay=0.9, optimizer_epsilon=0.1)
 
 
 def make_store(config: Config, context: object = None, parameters: int = P) -> ParameterStore:
@@ -81,7 +83,7 @@ def test_shared_rmsprop_remembers_the_other_workers_gradients_and_rmsprop_does_n
 
 def test_momentum_and_adam_are_each_workers_own() -> None:
     for optimizer in ("momentum-sgd", "adam"):
-        config = dataclasses.replace(CONSTANT_RATE, optimizer=optimizer, decay=0.9, epsilon=1e-8)
+        config = dataclasses.replace(CONSTANT_RATE, optimizer=optimizer, decay=0.9, optimizer_epsilon=1e-8)
         alone, together = make_store(config), make_store(config)
         push(together, 0, -7.0)
         before = together.theta.clone()
@@ -96,7 +98,13 @@ def test_momentum_and_adam_are_each_workers_own() -> None:
 )
 def test_adam_through_the_store_is_torchs(optimizer: str, workers: int, power: int) -> None:
     """Each worker's moments have their own bias correction, and forget as fast with many workers, in updates of all."""
-    settings = {"workers": workers, "optimizer": optimizer, "decay": 0.99, "epsilon": 1e-5, "learning_rate": 0.1}
+    settings = {
+        "workers": workers,
+        "optimizer": optimizer,
+        "decay": 0.99,
+        "optimizer_epsilon": 1e-5,
+        "learning_rate": 0.1,
+    }
     config = dataclasses.replace(CONSTANT_RATE, update="locked", **settings)
     store = make_store(config)
     owners = store.spec.owners
@@ -122,7 +130,7 @@ def test_a_pull_copies_and_a_push_leaves_the_snapshot_alone() -> None:
 
 
 def test_the_learning_rate_falls_linearly_to_its_last_over_all_frames() -> None:
-    config = dataclasses.replace(CONSTANT_RATE, frames=1000, learning_rate=0.8, final_learning_rate=0.25)
+    config = dataclasses.replace(CONSTANT_RATE, frames=1000, learning_rate=0.8, final_learning_rate_fraction=0.25)
     store, rates = make_store(config), []
     for worker in (0, 1, 0, 1, 0):
         rates.append(store.learning_rate())
@@ -131,7 +139,7 @@ def test_the_learning_rate_falls_linearly_to_its_last_over_all_frames() -> None:
 
 
 def test_a_push_uses_the_rate_at_the_frames_before_it() -> None:
-    config = dataclasses.replace(CONSTANT_RATE, frames=1000, final_learning_rate=0.0)
+    config = dataclasses.replace(CONSTANT_RATE, frames=1000, final_learning_rate_fraction=0.0)
     store = make_store(config)
     push(store, 0, 1, frames=500)
     assert store.theta[0].item() == -1

@@ -107,6 +107,32 @@ def test_tensorboard_has_the_numbers(finished):
     assert score.step == finished.outcome.progress.frames
 
 
+@pytest.mark.parametrize("module", ["numpy", "random", "torch"])
+def test_workers_share_no_randomness_that_environments_draw_from_unasked(module):
+    """Forked processes begin with the same state of the generators that modules share."""
+    run = train(dataclasses.replace(TINY, env="worlds:careless", env_options=f"module={module}", workers=3))
+    first: dict[int, float] = {}
+    for episode in run.episodes():
+        first.setdefault(episode["worker"], episode["score"])
+    assert len(set(first.values())) == len(first) == 3
+
+
+def test_environments_may_have_processes_of_their_own():
+    told = []
+    run = train(dataclasses.replace(TINY, env="worlds:has_child", frames=1_000), told)
+    assert run.outcome is not None and run.outcome.reason == "frames"
+    assert not [line for line in told if "starting it again" in line]
+
+
+def test_slow_resets_are_signs_of_life(monkeypatch):
+    monkeypatch.setattr(pool, "HANG_SECONDS", 5.0)
+    told = []
+    config = dataclasses.replace(TINY, env="worlds:resets_slowly", workers=1, envs_per_worker=8, frames=1_000)
+    run = train(config, told)  # eight seconds to reset them all, where an episode ends
+    assert run.outcome is not None and run.outcome.reason == "frames"
+    assert not [line for line in told if "starting it again" in line]
+
+
 def test_an_environment_that_raises_once_is_restarted():
     told = []
     run = train(dataclasses.replace(TINY, env="worlds:raising_once", frames=6_000), told)
@@ -410,7 +436,7 @@ def test_time_ends_a_run():
 def finished(tmp_path_factory):
     """A run of 4,000 frames to half the learning rate; not to be changed."""
     run_dir = tmp_path_factory.mktemp("finished") / "run"
-    return asyncrl.train(config=TINY, final_learning_rate=0.5, run_dir=run_dir, announce=lambda _: None)
+    return asyncrl.train(config=TINY, final_learning_rate_fraction=0.5, run_dir=run_dir, announce=lambda _: None)
 
 
 def copied(run: asyncrl.Run) -> asyncrl.Run:
@@ -441,7 +467,7 @@ def test_resume_goes_on(finished):
 
 def test_a_restored_store_is_the_saved_one(finished):
     checkpoint = load_checkpoint(find_checkpoint(finished.path))
-    config = dataclasses.replace(TINY, frames=8_000, final_learning_rate=0.5)
+    config = dataclasses.replace(TINY, frames=8_000, final_learning_rate_fraction=0.5)
     trainer = Trainer(config, Path("run"), show=print, announce=print, checkpoint=checkpoint)
     saved = torch.cat([checkpoint.parameters[name].reshape(-1) for name, _ in trainer.network.named_parameters()])
     assert torch.equal(trainer.store.theta, saved)
@@ -612,7 +638,7 @@ CARTPOLE = Config(
     optimizer="adam",
     learning_rate=3e-3,
     decay=0.999,
-    epsilon=1e-5,
+    optimizer_epsilon=1e-5,
     entropy_cost=0.005,
     max_grad_norm=10.0,
     gae_lambda=0.95,

@@ -30,7 +30,7 @@ from asyncrl.worker import Learner, Update, compute_update, learn
 
 CARTPOLE = Config(env="CartPole-v1", workers=1, envs_per_worker=2, t_max=5)
 PONG = dataclasses.replace(CARTPOLE, env="ALE/Pong-v5")
-SGD = Config(workers=2, optimizer="momentum-sgd", decay=0.0, learning_rate=0.05, final_learning_rate=1.0)
+SGD = Config(workers=2, optimizer="momentum-sgd", decay=0.0, learning_rate=0.05, final_learning_rate_fraction=1.0)
 
 Open = Callable[..., Learner]
 
@@ -349,7 +349,7 @@ def test_learning_stops_at_the_frames_and_tells_of_every_update(open_learner: Op
     config = dataclasses.replace(CARTPOLE, frames=95)
     learner, told = open_learner(config), []
     store = make_store(config, learner)
-    learn(learner, store, 0, lambda update, staleness: told.append((update.frames, staleness)))
+    learn(learner, store, lambda update, staleness: told.append((update.frames, staleness)))
     assert told == [(10, 0)] * 10
     assert store.total(Counter.FRAMES) == 100
     assert store.total(Counter.UPDATES) == 10
@@ -364,7 +364,7 @@ def test_learning_stops_when_told_to(open_learner: Open) -> None:
         if len(told) == 3:
             store.stop()
 
-    learn(learner, store, 0, report)
+    learn(learner, store, report)
     assert len(told) == 3
 
 
@@ -416,9 +416,9 @@ PAPER = {
     "lstm_size": 256,
     "optimizer": "shared-rmsprop",
     "initial_learning_rate": 7e-4,
-    "final_learning_rate": 0.0,
+    "final_learning_rate_fraction": 0.0,
     "decay": 0.99,
-    "epsilon": 0.1,
+    "optimizer_epsilon": 0.1,
     "max_grad_norm": None,
     "epsilon_frames": 4_000_000,
     "target_frames": 40_000,
@@ -442,7 +442,7 @@ def learned_values(config: Config, make: Open) -> np.ndarray:
     """Return what the learner believes each state of the ring to be worth."""
     learner = make(config)
     store = make_store(config, learner)
-    learn(learner, store, 0, lambda *_: None)
+    learn(learner, store, lambda *_: None)
     learner.pull(store)
     states = torch.eye(5)[None]
     with torch.no_grad():
@@ -462,7 +462,7 @@ def test_values_under_a_time_limit_are_those_of_the_endless_world(algo: str, ope
         gamma=0.8,
         optimizer="adam",
         learning_rate=0.01,
-        epsilon=1e-5,
+        optimizer_epsilon=1e-5,
         value_cost=0.5,
         target_frames=200,
         epsilon_frames=1,

@@ -1,11 +1,12 @@
 """Small worlds for the tests of many workers: one that is quick, and several that fail in their own ways.
 
-NumPy and Gymnasium only. Workers import them by path, as in "worlds:tiny". What fails only once leaves the file
-`failed` in the working directory, which workers share with their trainer.
+NumPy and Gymnasium only, on import. Workers import them by path, as in "worlds:tiny". What fails only once leaves the
+file `failed` in the working directory, which workers share with their trainer.
 """
 
 import multiprocessing
 import os
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +44,7 @@ class Tiny(gymnasium.Env):
 
 
 class Failing(Tiny):
-    """Calls `fail` in its 1000th step (500 come before training), always or if nobody has failed before."""
+    """Calls `fail` in its 1000th step, always or if nobody has failed before."""
 
     def __init__(self, fail: Callable[[], None], *, once: bool) -> None:
         super().__init__()
@@ -67,6 +68,50 @@ class Slow(Tiny):
         Path("stepping").touch()
         time.sleep(0.2)
         return super().step(action)
+
+
+class Careless(Tiny):
+    """Draws its rewards from the generators that modules share, in place of its own."""
+
+    def __init__(self, module: str) -> None:
+        super().__init__()
+        self.module = module
+
+    def step(self, action):
+        import torch
+
+        draws = {"numpy": np.random.random, "random": random.random, "torch": lambda: float(torch.rand(()))}
+        observation, _, *rest = super().step(action)
+        return observation, draws[self.module](), *rest
+
+
+def careless(module: str = "numpy") -> gymnasium.Env:
+    return Careless(module)
+
+
+def has_child() -> gymnasium.Env:
+    """Have a process of one's own do something first."""
+    child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(0,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    return Tiny()
+
+
+class ResetsSlowly(Tiny):
+    """Takes a second for its second reset."""
+
+    resets = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.resets += 1
+        if self.resets == 2:
+            time.sleep(1.0)
+        return super().reset(seed=seed)
+
+
+def resets_slowly() -> gymnasium.Env:
+    return ResetsSlowly()
 
 
 def slow() -> gymnasium.Env:

@@ -11,8 +11,8 @@ import torch
 
 from asyncrl.config import Config
 from asyncrl.errors import UserError
+from asyncrl.inputs import InputStatistics
 from asyncrl.machine import available_cores
-from asyncrl.networks import InputStatistics
 from asyncrl.simulate import Simulation
 from asyncrl.store import ParameterStore
 

@@ -61,7 +61,9 @@ class Agent:
         """
         if self._player is None or self._player.mode != mode:
             self._player = Player(self.config, self.network, 1, mode, self.config.seed)
-        action = self._actions.to_environment(self._player.act(np.asarray(observation)[None]))[0]
+        # A copy: torch takes no flipped pictures, and warns of arrays that may not be written to.
+        batch = np.array(observation, order="C")[None]
+        action = self._actions.to_environment(self._player.act(batch))[0]
         return int(action) if isinstance(self._actions.space, spaces.Discrete) else action
 
     def reset(self) -> None:

@@ -12,11 +12,12 @@ from torch import Tensor
 from asyncrl import losses
 from asyncrl.config import Algo, Config
 from asyncrl.exploration import epsilon_greedy
-from asyncrl.networks import ActorCritic, CoreState, Network, PolicyValue, QNetwork, SeparateActorCritic
+from asyncrl.networks import ActorCritic, Network, PolicyValue, QNetwork, SeparateActorCritic
 from asyncrl.optim import linear_anneal
 from asyncrl.policies import Categorical
 from asyncrl.returns import lambda_returns, n_step_returns, one_step_targets
 from asyncrl.rollout import Rollout
+from asyncrl.torsos import CoreState
 
 Stats = dict[str, float]
 
@@ -57,24 +58,24 @@ def greedy_values(outputs: Tensor) -> Tensor:
 
 
 def actor_critic_loss(
-    network: ActorCritic | SeparateActorCritic, target: None, rollout: Rollout, config: Config, done: float
+    network: ActorCritic | SeparateActorCritic, target: None, rollout: Rollout, config: Config, progress: float
 ) -> tuple[Tensor, Stats]:
     """Return A3C's loss (Algorithm S3 and section 4) and its parts.
 
-    Policy -log pi(a|s) A - beta H, plus value_cost times 1/2 (R - V)^2, with A = R - V a constant. `done` is the
+    Policy -log pi(a|s) A - beta H, plus value_cost times 1/2 (R - V)^2, with A = R - V a constant. `progress` is the
     share of the run that has passed, which beta may follow.
     """
     steps = len(rollout.rewards)
     outputs, state = network(rollout.observations[:steps], rollout.resets, rollout.core_state)
-    bootstrap = next_values(network, rollout, state, state_values)
+    bootstrap = bootstrap_value(network, rollout, state, state_values)
     values = outputs.values
-    args = (rollout.rewards, rollout.discounts, rollout.cuts)
+    args = (rollout.rewards, rollout.discounts, rollout.cut_values)
     if config.gae_lambda == 1:
         returns = n_step_returns(*args, bootstrap)
     else:
         returns = lambda_returns(*args, values.detach(), bootstrap, config.gae_lambda)
-    final_cost = config.entropy_cost * config.final_entropy_cost
-    beta = linear_anneal(config.entropy_cost, final_cost, done / config.entropy_share)
+    final_cost = config.entropy_cost * config.final_entropy_fraction
+    beta = linear_anneal(config.entropy_cost, final_cost, progress / config.entropy_share)
     loss = _actor_critic_loss(outputs, rollout.actions, returns, beta, config.value_cost)
     stats = {
         "policy_loss": loss.policy.item() / steps,
@@ -100,7 +101,7 @@ def _actor_critic_loss(
     return losses.ActorCriticLoss(total, policy_loss, value_loss, entropies)
 
 
-def next_values(network: Network, rollout: Rollout, state: CoreState, value: Callable[..., Tensor]) -> Tensor:
+def bootstrap_value(network: Network, rollout: Rollout, state: CoreState, value: Callable[..., Tensor]) -> Tensor:
     """Return the value [B] of the observation after the last step; the carried state stays where it is.
 
     Where the last step ended an episode that observation belongs to the next one, and the discount there is 0.
@@ -112,35 +113,35 @@ def next_values(network: Network, rollout: Rollout, state: CoreState, value: Cal
 
 
 def n_step_q_loss(
-    network: QNetwork, target: QNetwork, rollout: Rollout, config: Config, done: float
+    network: QNetwork, target: QNetwork, rollout: Rollout, config: Config, progress: float
 ) -> tuple[Tensor, Stats]:
     """Return the loss of asynchronous n-step Q-learning (Algorithm S2): R bootstraps from max_a Q(s_T, a; theta-)."""
     state = rollout.core_state
     if config.is_recurrent:  # only then does what came before matter to the last observation's value
         _, state = _target_outputs(target, rollout, len(rollout.rewards))
-    bootstrap = next_values(target, rollout, state, greedy_values)
-    targets = n_step_returns(rollout.rewards, rollout.discounts, rollout.cuts, bootstrap)
+    bootstrap = bootstrap_value(target, rollout, state, greedy_values)
+    targets = n_step_returns(rollout.rewards, rollout.discounts, rollout.cut_values, bootstrap)
     return _q_loss(network, rollout, targets)
 
 
 def one_step_q_loss(
-    network: QNetwork, target: QNetwork, rollout: Rollout, config: Config, done: float
+    network: QNetwork, target: QNetwork, rollout: Rollout, config: Config, progress: float
 ) -> tuple[Tensor, Stats]:
     """Return the loss of asynchronous one-step Q-learning (Algorithm 1): y = r + gamma max_a Q(s', a; theta-)."""
     outputs, _ = _target_outputs(target, rollout, len(rollout.observations))
-    targets = one_step_targets(rollout.rewards, rollout.discounts, rollout.cuts, greedy_values(outputs)[1:])
+    targets = one_step_targets(rollout.rewards, rollout.discounts, rollout.cut_values, greedy_values(outputs)[1:])
     return _q_loss(network, rollout, targets)
 
 
 def one_step_sarsa_loss(
-    network: QNetwork, target: QNetwork, rollout: Rollout, config: Config, done: float
+    network: QNetwork, target: QNetwork, rollout: Rollout, config: Config, progress: float
 ) -> tuple[Tensor, Stats]:
     """Return the loss of asynchronous one-step Sarsa (section 4): y = r + gamma Q(s', a'; theta-), a' really taken."""
     outputs, _ = _target_outputs(target, rollout, len(rollout.observations))
     assert rollout.next_actions is not None
     taken_next = torch.cat([rollout.actions[1:], rollout.next_actions[None]])
     q_next = outputs[1:].gather(-1, taken_next.unsqueeze(-1)).squeeze(-1)
-    return _q_loss(network, rollout, one_step_targets(rollout.rewards, rollout.discounts, rollout.cuts, q_next))
+    return _q_loss(network, rollout, one_step_targets(rollout.rewards, rollout.discounts, rollout.cut_values, q_next))
 
 
 def _target_outputs(target: QNetwork, rollout: Rollout, steps: int) -> tuple[Tensor, CoreState]:

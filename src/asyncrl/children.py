@@ -17,15 +17,19 @@ from typing import Any
 from asyncrl.envs.atari import rom_name
 from asyncrl.envs.make import is_atari
 
+# These keep rollout buffers in the process instead of returning them to the kernel each update.
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
 # One thread per worker: workers times threads beyond the cores makes everything slower (the most reported trap of A3C
-# codes). The malloc settings keep rollout buffers in the process instead of returning them to the kernel each update.
+# codes).
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
-    "MALLOC_TOP_PAD_": str(1 << 26),
+    **MALLOC,
     # The servers of multiprocessing run by `python -c`, which would import from the working folder: a stranger's run,
     # perhaps, or one with a file named as a module of Python's.
     "PYTHONSAFEPATH": "1",

@@ -1,7 +1,8 @@
 """The whole configuration of a run as one frozen dataclass.
 
-The comment above each field is its help text on the command line. Units stand in the names: `_steps` are agent
-decisions, `_frames` emulator frames (4 per step on Atari). `Paper:` marks what the paper leaves open.
+The comment above each field is its help text on the command line. Counts say in their names of what: `_steps` are
+agent decisions, `_frames` emulator frames (4 per step on Atari). Times are in seconds. `Paper:` marks what the paper
+leaves open.
 """
 
 import functools
@@ -44,8 +45,8 @@ Scaling = Literal["none", "sqrt", "linear"]
 class Config:
     """All that decides a run. Plain data: it is written to `config.toml` and read back from there."""
 
-    # Gymnasium id of the environment, or an import path package.module:function that makes one. From Python also a
-    # function that makes one.
+    # Gymnasium id of the environment (PACKAGE:ID has a package imported that brings it), or an import path
+    # package.module:function that makes one. From Python also a function that makes one.
     env: str = "ALE/Pong-v5"
     # What it is made with, as NAME=VALUE,NAME=VALUE: opponents=4,car=fast. From Python also a dict.
     env_options: str = ""
@@ -112,7 +113,7 @@ class Config:
     # Actor-critic: weight beta of the entropy bonus (supplement 8: 0.01).
     entropy_cost: float = 0.01
     # Actor-critic: last entropy weight, as a fraction of the first (the paper keeps it; 0 anneals it away).
-    final_entropy_cost: float = 1.0
+    final_entropy_fraction: float = 1.0
     # Actor-critic: share of --frames after which the entropy weight is the last one.
     entropy_share: float = 1.0
     # Actor-critic: weight of the value loss 1/2 (R - V)^2. Paper: not printed; the authors use 0.5.
@@ -129,7 +130,7 @@ class Config:
     min_deviation: float = 0.001
     # Mean of continuous actions: linear (supplement 9), or tanh, which stays within their bounds where finite.
     policy_mean: Literal["linear", "tanh"] = "linear"
-    # Initial weights: torch (uniform +-1/sqrt(fan-in), as the authors' Torch) or orthogonal.
+    # Initial weights: torch (uniform +-1/sqrt(fan-in), as the authors' Torch) or orthogonal (but of an LSTM).
     initialization: Initialization = "torch"
     # Whether to centre and scale the inputs (not in the paper): images by their mean and deviation in random play,
     # measured once; vectors by the mean and deviation of each number in all that the workers have seen so far.
@@ -143,17 +144,17 @@ class Config:
     # Learning rate at the start, for one environment per worker.
     learning_rate: float = 7e-4
     # Learning rate at the end of --frames, as a fraction of the first (supplement 8: annealed to 0).
-    final_learning_rate: float = 0.0
+    final_learning_rate_fraction: float = 0.0
     # How the learning rate grows with --envs-per-worker (a2c: all environments): not at all, with its root, or
     # linearly.
     learning_rate_scaling: Scaling = "none"
-    # Decay of the squared gradients (alpha of section 4: 0.99; beta2 of adam), and of momentum-sgd.
+    # Decay of the squared gradients (alpha of section 4: 0.99; adam's beta2), and of the momentum of momentum-sgd.
     decay: float = 0.99
-    # Decay of adam's mean gradient (beta1); for momentum-sgd see --decay. With adam and more than two workers, W, this
-    # and --decay are taken to the power W / 2: each worker's moments then forget as fast, in updates of all.
-    momentum: float = 0.9
+    # Decay of adam's mean gradient. With adam and more than two workers, W, this and --decay are taken to the power
+    # W / 2: each worker's moments then forget as fast, in updates of all.
+    adam_beta1: float = 0.9
     # Added to the squared gradients, inside RMSProp's root (outside Adam's). Paper: not printed; the authors use 0.1.
-    epsilon: float = 0.1
+    optimizer_epsilon: float = 0.1
     # Largest global norm of a gradient; none for the paper's subset runs, 40 for its 57 games (authors).
     max_grad_norm: float | None = None
 

@@ -14,6 +14,14 @@ from asyncrl.errors import UserError, shortened
 from asyncrl.machine import sync
 from asyncrl.presets import PRESETS, make_preset
 
+# Settings of older files, and what they are called now.
+RENAMED = {
+    "final_learning_rate": "final_learning_rate_fraction",
+    "final_entropy_cost": "final_entropy_fraction",
+    "epsilon": "optimizer_epsilon",
+    "momentum": "adam_beta1",
+}
+
 
 def write_config(path: Path, config: Config, provenance: dict[str, str]) -> None:
     """Write every field of `config`, and where it comes from; an older file is replaced at once."""
@@ -50,6 +58,7 @@ def read_config(path: Path, workers: int | None = None, start: Callable[[Config]
     except (ValueError, RecursionError) as error:  # of its parser: also for 5,000 digits, and 5,000 brackets
         raise UserError(f"{path} is not valid TOML: {error}") from None
     values.pop("provenance", None)
+    values = {RENAMED.get(name, name): value for name, value in values.items()}
     if workers is not None:
         values["workers"] = workers
     unknown = sorted(set(values) - {field.name for field in dataclasses.fields(Config)})

@@ -17,7 +17,7 @@ class MissingPackageError(UserError, ImportError):
 
 
 class DivergedError(UserError):
-    """Numbers that learning made are no longer finite; nothing of them has reached the shared parameters."""
+    """Numbers that learning made, a gradient or what the network puts out, are no longer finite."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"learning diverged: {what} is no finite number any more; use a lower --learning-rate")

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -11,12 +11,15 @@ from torch import Tensor
 from asyncrl.algorithms import ALGORITHMS
 from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
+from asyncrl.errors import UserError
 from asyncrl.exploration import epsilon_greedy
-from asyncrl.networks import CoreState, Network, PolicyValue
-from asyncrl.rollout import EPISODE_LIMIT_STEPS, Episode
+from asyncrl.networks import Network, PolicyValue
+from asyncrl.rollout import Episode
+from asyncrl.torsos import CoreState
 
 Mode = Literal["sampled", "greedy"]
 EVALUATION_EPSILON = 0.01  # of Q methods in "sampled" mode
+EPISODE_LIMIT_STEPS = 100_000
 _MAX_ENVS = 10
 
 
@@ -29,9 +32,14 @@ class Player:
         batch: B.
         mode: "sampled" draws from the policy (Q methods: epsilon 0.01), "greedy" takes the likeliest action or mean.
         seed: of the draws.
+
+    Raises:
+        UserError: for another mode.
     """
 
     def __init__(self, config: Config, network: Network, batch: int, mode: Mode, seed: int) -> None:
+        if mode not in get_args(Mode):
+            raise UserError(f"there is no mode {mode!r}: {' and '.join(get_args(Mode))} are all")
         self.algorithm = ALGORITHMS[config.algo]
         self.network = network
         self.mode = mode
@@ -96,7 +104,12 @@ def evaluate(
         mode: see `Player`.
         seed: of environments and draws.
         beat: called after every step.
+
+    Raises:
+        UserError: for less than one episode, or another mode.
     """
+    if episodes < 1:
+        raise UserError(f"{episodes} episodes: at least one must be played")
     num_envs = min(episodes, _MAX_ENVS)
     envs = make_envs(config, num_envs)
     try:

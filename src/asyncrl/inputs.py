@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_EPSILON = 1e-8  # added to variances: an input that never changed
+NEVER_CHANGED = 1e-8  # added to variances: the input may be a constant
 
 
 class InputStatistics(NamedTuple):
@@ -33,7 +33,7 @@ def statistics_of(sums: np.ndarray) -> InputStatistics:
     with np.errstate(invalid="ignore"):  # what is infinite gives what is no number, for the caller to find
         mean = total / count
         variance = np.maximum(squares / count - np.square(mean), 0.0)
-    return InputStatistics(mean.astype(np.float32), np.sqrt(variance + _EPSILON).astype(np.float32))
+    return InputStatistics(mean.astype(np.float32), np.sqrt(variance + NEVER_CHANGED).astype(np.float32))
 
 
 class SharedSums:

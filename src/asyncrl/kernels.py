@@ -51,21 +51,36 @@ def why_none() -> str | None:
 @functools.cache
 def _found() -> tuple[ctypes.CDLL | None, str | None]:
     try:
-        return load(build()), None
+        return loaded(), None
     except UserError as error:
         return None, str(error)
     except OSError as error:  # compiled, but not loaded
         return None, " ".join(str(error).split())
 
 
+def loaded() -> ctypes.CDLL:
+    """Compile the kernels if need be and load them; compile them anew where what is there cannot be loaded.
+
+    Raises:
+        UserError: if they cannot be compiled.
+        OSError: if they cannot be loaded, as from a disk without programs (noexec).
+    """
+    path = build()
+    try:
+        return load(path)
+    except OSError:  # cut short by a full disk or a power failure, perhaps
+        path.unlink(missing_ok=True)
+        return load(build())
+
+
 def load(path: Path) -> ctypes.CDLL:
     """Return the functions of a compiled library."""
     # Loading runs what the file holds. Safe: it was compiled from our own source into the user's own cache (`build`).
-    loaded = ctypes.CDLL(str(path))
+    functions = ctypes.CDLL(str(path))
     for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(loaded, name)
+        function = getattr(functions, name)
         function.restype, function.argtypes = result, arguments
-    return loaded
+    return functions
 
 
 def build() -> Path:
@@ -115,7 +130,10 @@ def compile_library(compiler: Sequence[str], path: Path, *more: str) -> None:
         output = Path(folder) / path.name
         command = [*compiler, *_COMPILE, *more, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(output)]
         # Safe: our own source and options, without a shell; only the compiler is the user's, by CC.
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:  # a file that is no program
+            raise UserError(f"{compiler[0]} cannot be run: {error.strerror}") from None
         if result.returncode != 0:
             why = next((line for line in result.stderr.splitlines() if "error" in line), "no message")
             raise UserError(f"{compiler[0]} could not compile the kernels: {why}")
@@ -133,7 +151,8 @@ def _processor() -> str:
 
 if __name__ == "__main__":
     try:
+        loaded()
         print(build())
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"asyncrl: {error}", file=sys.stderr)
         sys.exit(2)

@@ -38,8 +38,6 @@ from asyncrl.torsos import (
 
 __all__ = [
     "ActorCritic",
-    "CoreState",
-    "InputStatistics",
     "Network",
     "PolicyValue",
     "QNetwork",
@@ -213,6 +211,11 @@ def _make_torso(config: Config, space: spaces.Box) -> Convolutions | Perceptron 
     if is_handed(name):
         return OwnTorso(require_function(name, "network"), space, name)
     if name == "auto":
+        if len(shape) == 4 and space.dtype == np.uint8:
+            raise UserError(
+                f"{config.env} observes {_brief(space)}, a stack of pictures: make one picture of it with the channels "
+                "of all (gymnasium.wrappers.TransformObservation), or choose --network mlp"
+            )
         size = min(shape[1:]) if is_image(space) else 0
         name = "conv2013" if size >= MIN_PICTURE else "conv-small" if size >= 3 else "mlp"
     if name.startswith("conv") and not is_image(space):
@@ -223,9 +226,9 @@ def _make_torso(config: Config, space: spaces.Box) -> Convolutions | Perceptron 
 
 
 def initialize_orthogonal_(network: Network) -> None:
-    """Draw orthogonal weights: gain sqrt(2) in the trunk, 0.01 for the policy, 1 for values; biases 0.
+    """Draw orthogonal weights: gain sqrt(2) in torsos, 0.01 for the policy, 1 for values; biases 0.
 
-    A torso of the user's own keeps the weights that it came with.
+    An LSTM keeps torch's weights, and a torso of the user's own those that it came with.
     """
     gains = {"policy": 0.01, "value": 1.0, "q": 1.0}
     users = {part for module in network.modules() if isinstance(module, OwnTorso) for part in module.modules()}

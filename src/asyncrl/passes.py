@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import Function
 
-from asyncrl.tape import FIRST_ROWS, Tape
+from asyncrl.tape import FIRST_ROWS, Recorder
 
-LANES = 16  # numbers in a vector; units and output channels come in multiples of it
+WIDTH_MULTIPLE = 16  # units and output channels come in multiples of it: floats of the widest vector (vectors.h)
 MAX_LAYERS = 4
 FLOAT_BYTES = 4
 
@@ -22,11 +22,11 @@ FLOAT_BYTES = 4
 def is_supported(convolutions: list[nn.Conv2d], hidden: nn.Linear) -> bool:
     """Return whether the kernels can compute these layers."""
     widths = [*(layer.out_channels for layer in convolutions), hidden.out_features]
-    return len(convolutions) <= MAX_LAYERS and all(width % LANES == 0 for width in widths)
+    return len(convolutions) <= MAX_LAYERS and all(width % WIDTH_MULTIPLE == 0 for width in widths)
 
 
-class Passes(Tape):
-    """The torso of one worker's network, on observations of bytes; a tape of its own, so that acting is kept.
+class Passes(Recorder):
+    """The torso of one worker's network, on observations of bytes; it keeps its own acting.
 
     Args:
         library: the kernels.
@@ -81,7 +81,10 @@ class Passes(Tape):
         self._library.torso_inputs(self._torso, _address(self._mean), scale.item())
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the features [N, F] of images [N, ...] of bytes."""
+        """Return the features [N, F] of images [N, ...] of bytes.
+
+        While recording they are a view of what is kept, which holds until the next `rewind`.
+        """
         images = images.contiguous()
         if torch.is_grad_enabled():
             return _Features.apply(self, images, *self._parameters)

@@ -138,7 +138,7 @@ class WorkerPool:
             return "done"
         if slot.process is None:
             return "restarting"
-        return "running" if self.store.counters[worker, Counter.UPDATES] else "starting"
+        return "running" if self.store.counters[worker, Counter.UPDATES] else "cli_config"
 
     def restarts(self, worker: int) -> int:
         """Return how often a worker was started again."""

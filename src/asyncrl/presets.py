@@ -23,14 +23,14 @@ def fast_preset() -> Config:
         envs_per_worker=8,
         t_max=20,
         gae_lambda=0.95,
-        final_entropy_cost=0.0,
+        final_entropy_fraction=0.0,
         entropy_share=0.5,
         initialization="orthogonal",
         standardize_inputs=True,
         optimizer="adam",
         learning_rate=1e-3,
         decay=0.999,
-        epsilon=2e-4,
+        optimizer_epsilon=2e-4,
         max_grad_norm=10.0,
     )
 
@@ -52,7 +52,7 @@ def paper_preset() -> Config:
         optimizer="shared-rmsprop",
         learning_rate=7e-4,
         decay=0.99,
-        epsilon=0.1,
+        optimizer_epsilon=0.1,
         max_grad_norm=None,
     )
 
@@ -73,7 +73,7 @@ def fast_pixels_preset() -> Config:
         frames=2_000_000,
         entropy_share=1.0,
         learning_rate=5e-4,
-        epsilon=1e-5,
+        optimizer_epsilon=1e-5,
         reward_scale=0.2,
         max_grad_norm=0.5,
     )
@@ -88,7 +88,7 @@ def fast_vector_preset() -> Config:
         t_max=16,
         frames=1_000_000,
         learning_rate=3e-3,
-        epsilon=1e-5,
+        optimizer_epsilon=1e-5,
         entropy_cost=0.005,
         entropy_share=1.0,
         max_grad_norm=None,
@@ -109,7 +109,7 @@ def fast_continuous_preset() -> Config:
         policy_mean="tanh",
         initialization="torch",
         learning_rate=5e-4,
-        epsilon=1e-5,
+        optimizer_epsilon=1e-5,
         # Where actions are clipped, wide Gaussians cost nothing: with 0.01 those of a walker's six joints only widen.
         entropy_cost=0.0,
         entropy_share=1.0,

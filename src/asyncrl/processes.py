@@ -2,9 +2,9 @@
 
 import contextlib
 import faulthandler
-import functools
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import threading
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
+import numpy as np
 import torch
 
 from asyncrl.config import Config
@@ -54,12 +55,15 @@ class Pending:
     episodes: list[Episode] = field(default_factory=list)
     events: list[tuple[int, int]] = field(default_factory=list)
 
-    def add(self, update: Update, staleness: int) -> None:
+    def add(self, update: Update, staleness: int | None) -> None:
+        """Count an update, or only its episodes where it was dropped (staleness None)."""
+        self.episodes += update.episodes
+        if staleness is None:
+            return
         self.updates += 1
         for name, value in update.stats.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.staleness[staleness] = self.staleness.get(staleness, 0) + 1
-        self.episodes += update.episodes
 
     def report(self, worker: int, *, is_last: bool = False) -> Report:
         means = {name: value / self.updates for name, value in self.sums.items()} if self.updates else {}
@@ -79,8 +83,18 @@ def prepare_process() -> None:
     os.dup2(2, 1)  # what an environment prints must not come between the trainer's lines of JSON
     os.environ.pop("PYTHONSAFEPATH", None)  # of our servers (children.py), not of the environment's programs
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Daemons may have no children, and environments may want some; those end with us, whose pipes they read.
+    multiprocessing.current_process()._config["daemon"] = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+
+
+def seed_everything(seed: np.random.SeedSequence) -> None:
+    """Seed what environments may draw from without asking: forked processes would all draw the same."""
+    first, second, third = (int(number) for number in seed.generate_state(3))
+    random.seed(first)
+    np.random.seed(second)  # noqa: NPY002, the global one is what environments use
+    torch.default_generator.manual_seed(third)
 
 
 def _end_with_parent() -> None:
@@ -101,9 +115,10 @@ def run_worker(
 ) -> None:
     """Be an actor-learner process: learn, report twice a second, end with the trainer or when it says so."""
     prepare_process()
+    seed_everything(np.random.SeedSequence(config.seed, spawn_key=(worker, generation, 2)))
     pending, sent, is_built, failure = Pending(), time.monotonic(), False, None
 
-    def report(update: Update, staleness: int) -> None:
+    def report(update: Update, staleness: int | None) -> None:
         nonlocal pending, sent
         pending.add(update, staleness)
         now = time.monotonic()
@@ -115,12 +130,14 @@ def run_worker(
         if config.record_order:
             pending.events.append((time.monotonic_ns(), 2 * worker + pulls))
 
+    def beat() -> None:
+        store.beat(worker, 0.0 if is_built else BUILD_SECONDS * patience(config))
+
     try:
-        store.beat(worker, grace=BUILD_SECONDS * patience(config))
-        learner = Learner(config, worker, generation, statistics)
-        learner.beat, is_built = functools.partial(store.beat, worker), True
+        beat()
+        learner, is_built = Learner(config, worker, generation, statistics, beat=beat), True
         try:
-            learn(learner, store, worker, report, mark)
+            learn(learner, store, report, mark)
             pipe.send(pending.report(worker, is_last=True))
             pending = Pending()
         except BaseException:

@@ -69,7 +69,7 @@ def bench_verb(args: Sequence[str]) -> int:
     import tyro
 
     from asyncrl.arguments import Flag, parse
-    from asyncrl.starting import starting_point
+    from asyncrl.cli_config import starting_point
 
     _, start, rest = starting_point(args, "ALE/Pong-v5")
 

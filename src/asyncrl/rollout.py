@@ -13,7 +13,7 @@ from torch import Tensor
 from asyncrl.config import Config
 from asyncrl.envs import Environments, Step
 from asyncrl.errors import UserError
-from asyncrl.networks import CoreState
+from asyncrl.torsos import CoreState
 
 FIRST_ROOM_STEPS = 256  # of the buffers of whole-episode updates
 EPISODE_LIMIT_STEPS = 100_000  # of whole-episode updates: an episode must fit into memory, and it must end
@@ -21,7 +21,7 @@ EPISODE_LIMIT_STEPS = 100_000  # of whole-episode updates: an episode must fit i
 # (observations [B, ...], resets [B], state) -> (actions [B, ...], state after)
 Act = Callable[[Tensor, Tensor, CoreState], tuple[Tensor, CoreState]]
 # (observations [B, ...], state before them) -> values [B]
-Evaluate = Callable[[Tensor, CoreState], Tensor]
+Value = Callable[[Tensor, CoreState], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Rollout:
     actions: Tensor  # [T, B], or [T, B, A] where an action is several numbers
     rewards: Tensor  # [T, B], as the learner sees them (scaled; clipped on Atari)
     discounts: Tensor  # [T, B], gamma, or 0 where the episode ended or a life was lost
-    cuts: Tensor  # [T, B], discounted value of a truncated episode's true final observation, else 0
+    cut_values: Tensor  # [T, B], discounted value of a truncated episode's true final observation, else 0
     resets: Tensor  # [T, B] bool, whether the observation is the first of an episode
     core_state: CoreState  # before the observation at t = 0
     next_actions: Tensor | None  # [B], taken first by the next rollout; only for methods that need them (Sarsa)
@@ -77,7 +77,7 @@ class Buffers:
         self.observations = np.empty((steps + 1, *observations.shape), observations.dtype)
         self.rewards = np.empty((steps, batch), np.float32)
         self.discounts = np.empty((steps, batch), np.float32)
-        self.cuts = np.empty((steps, batch), np.float32)
+        self.cut_values = np.empty((steps, batch), np.float32)
         self.resets = np.empty((steps, batch), bool)
 
     def make_room(self, t: int) -> None:
@@ -112,7 +112,7 @@ def start_worker_state(
     )
 
 
-def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Evaluate, keeps_action: bool) -> Rollout:
+def collect_rollout(config: Config, worker: WorkerState, act: Act, value: Value, keeps_action: bool) -> Rollout:
     """Act for `t_max` steps and return what happened; at B = 1 stop at the end of the episode, as Algorithm S3 does.
 
     Without a `t_max` only that end stops it (supplement 9), which more environments must then reach together.
@@ -121,8 +121,11 @@ def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Eva
         config: of the run.
         worker: changed in place.
         act: chooses actions under the snapshot; advances the core's state.
-        evaluate: values what follows a truncated episode; does not advance anything.
+        value: values what follows a truncated episode; does not advance anything.
         keeps_action: whether the last observation's action is chosen here and taken first by the next rollout.
+
+    Raises:
+        UserError: without a `t_max`, if the episodes do not end together, or one does not end.
     """
     buffers, first_state = worker.buffers, worker.core_state
     actions = []
@@ -133,7 +136,7 @@ def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Eva
         action, worker.core_state = _choose(worker, act)
         actions.append(action)
         step = worker.envs.step(action.numpy())
-        stops = _record(config, worker, step, evaluate, t)
+        stops = _record(config, worker, step, value, t)
         if (worker.envs.num_envs == 1 or config.t_max is None) and stops.any():
             _require_together(stops)
             break
@@ -146,7 +149,7 @@ def collect_rollout(config: Config, worker: WorkerState, act: Act, evaluate: Eva
         actions=torch.stack(actions),
         rewards=torch.from_numpy(buffers.rewards[:steps]),
         discounts=torch.from_numpy(buffers.discounts[:steps]),
-        cuts=torch.from_numpy(buffers.cuts[:steps]),
+        cut_values=torch.from_numpy(buffers.cut_values[:steps]),
         resets=torch.from_numpy(buffers.resets[:steps]),
         core_state=first_state,
         next_actions=worker.chosen[0] if worker.chosen else None,
@@ -170,7 +173,7 @@ def _choose(worker: WorkerState, act: Act) -> tuple[Tensor, CoreState]:
         return act(observations, resets, worker.core_state)
 
 
-def _record(config: Config, worker: WorkerState, step: Step, evaluate: Evaluate, t: int) -> np.ndarray:
+def _record(config: Config, worker: WorkerState, step: Step, value: Value, t: int) -> np.ndarray:
     buffers = worker.buffers
     clips = config.clip_rewards == "on" or (config.clip_rewards == "auto" and worker.envs.rewards_are_scores)
     np.multiply(step.rewards.clip(-1, 1) if clips else step.rewards, config.reward_scale, out=buffers.rewards[t])
@@ -178,12 +181,12 @@ def _record(config: Config, worker: WorkerState, step: Step, evaluate: Evaluate,
     # Paper: silent on lives; where they count, losing one ends the return but neither the game nor the LSTM's memory.
     stops = ended | step.lives_lost if config.life_loss_ends else ended
     np.multiply(~stops, config.gamma, out=buffers.discounts[t])
-    buffers.cuts[t] = 0.0
+    buffers.cut_values[t] = 0.0
     if config.bootstrap_on_truncation and step.truncated.any():
         assert step.final_observations is not None
         with torch.no_grad():
-            values = evaluate(torch.from_numpy(step.final_observations), worker.core_state).numpy()
-        buffers.cuts[t] = np.where(step.truncated, config.gamma * values, 0.0)
+            values = value(torch.from_numpy(step.final_observations), worker.core_state).numpy()
+        buffers.cut_values[t] = np.where(step.truncated, config.gamma * values, 0.0)
     worker.observations, worker.resets = step.observations, ended
     _count(worker, step, ended)
     return stops

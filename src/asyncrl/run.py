@@ -58,7 +58,7 @@ class Run:
 def train(
     env: str | Callable[..., Any] | None = None,
     *,
-    preset: PresetName = "fast",
+    preset: PresetName | None = None,
     config: Config | None = None,
     show: Show | None = None,
     announce: Announce = say,
@@ -71,8 +71,8 @@ def train(
     Args:
         env: Gymnasium id such as "ALE/Pong-v5", an import path "package.module:function", or a function that makes an
             environment: lambdas and functions of notebooks too. Files keep only its name.
-        preset: where the settings start from; "fast" and "paper" have settings of their own for continuous actions,
-            and "fast" for images of other worlds than Atari and for observations that are no images.
+        preset: where the settings start from, "fast" by default; it and "paper" have settings of their own for
+            continuous actions, and "fast" for images of other worlds than Atari and observations that are no images.
         config: to start from instead of a preset. Another number of `workers` changes nothing else in it.
         show: called twice a second with a `Progress`; without it a line is printed every ten seconds.
         announce: called with a line when something worth telling happens.
@@ -88,9 +88,15 @@ def train(
     named: Any = hand_over(env)
     if named is not None:
         settings["env"] = named
+    if config is not None and preset is not None:
+        raise UserError("preset and config both say where to start from: give one of them")
     if config is None:
         config = preset_for(
-            preset, named, settings.get("algo", "a3c"), settings.get("env_options", ""), settings.get("workers")
+            preset or "fast",
+            named,
+            settings.get("algo", "a3c"),
+            settings.get("env_options", ""),
+            settings.get("workers"),
         )
     if named not in (None, config.env):  # the options are of its own environment
         settings = {"env_options": "", **settings}
@@ -117,7 +123,7 @@ def resume(
         show: as in `train`.
         announce: as in `train`.
         **settings: fields that may change on the way: frames, max_time, stop_at_score, workers, checkpoint_every,
-            eval_every and eval_episodes.
+            eval_every, eval_episodes, and a2c's device.
 
     Raises:
         UserError: if there is nothing to resume or a setting may not change.
@@ -144,7 +150,7 @@ def new_run_dir(config: Config) -> Path:
 
 
 _MAY_CHANGE = frozenset(
-    {"frames", "max_time", "stop_at_score", "workers", "checkpoint_every", "eval_every", "eval_episodes"}
+    {"frames", "max_time", "stop_at_score", "workers", "checkpoint_every", "eval_every", "eval_episodes", "device"}
 )
 
 
@@ -215,7 +221,7 @@ def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: S
     trainer = Trainer(config, run_dir, show=show, announce=announce, checkpoint=checkpoint)
     with _prepared(run_dir) if checkpoint is None else contextlib.nullcontext():
         try:
-            write_config(run_dir / "config.toml", config, {**versions(), "git_revision": git_revision()})
+            write_config(run_dir / "config.toml", config, provenance())
         except OSError as error:
             if checkpoint is None:
                 shutil.rmtree(run_dir, ignore_errors=True)
@@ -250,6 +256,11 @@ def _prepared(run_dir: Path) -> Iterator[None]:
 
 def _exists(run_dir: Path) -> UserError:
     return UserError(f"{run_dir} exists: choose another --run-dir, or resume it with asyncrl resume")
+
+
+def provenance() -> dict[str, str]:
+    """Return what a configuration is kept with: the versions and the revision of the source that made it."""
+    return {**versions(), "git_revision": git_revision()}
 
 
 def git_revision() -> str:

@@ -15,7 +15,7 @@ import torch
 
 from asyncrl.config import Config
 from asyncrl.errors import blaming
-from asyncrl.networks import InputStatistics
+from asyncrl.inputs import InputStatistics
 from asyncrl.orders import Event, drawn_order, recorded_order, rounds
 from asyncrl.processes import Pending, Report
 from asyncrl.store import Counter, ParameterStore

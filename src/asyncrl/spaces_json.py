@@ -30,9 +30,8 @@ def decode_space(description: Any) -> spaces.Space:
             return spaces.Discrete(description["n"], start=description["start"])
         if description["type"] == "MultiDiscrete":
             return spaces.MultiDiscrete(description["nvec"], start=description["start"])
-        low, high = (np.array(description[k], dtype=np.float64) for k in ("low", "high"))
         shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
-        low, high = (np.broadcast_to(bound, shape).astype(dtype) for bound in (low, high))
+        low, high = (_bound(description[k], shape, dtype) for k in ("low", "high"))
         return spaces.Box(low, high, shape, dtype.type)
     except (KeyError, TypeError, ValueError, OverflowError, AssertionError, MemoryError) as error:
         raise UserError(f"the checkpoint's spaces cannot be read: {error}") from None
@@ -47,6 +46,14 @@ def other_space(theirs: tuple[spaces.Space, spaces.Space], described: dict[str, 
 def _is(space: spaces.Space, described: dict[str, Any]) -> bool:
     is_one_of_ours = isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete)
     return is_one_of_ours and encode_space(space) == described
+
+
+def _bound(texts: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return what `_compact` wrote: whole numbers not by way of floats, which have fewer digits than an int64."""
+    read = float if np.issubdtype(dtype, np.inexact) else int
+    if isinstance(texts, list):
+        return np.array([read(text) for text in texts]).astype(dtype).reshape(shape)
+    return np.broadcast_to(np.array(read(texts)).astype(dtype), shape)
 
 
 def _compact(bound: np.ndarray) -> Any:

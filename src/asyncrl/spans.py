@@ -64,7 +64,7 @@ def time_learner_(learner: Learner, store: ParameterStore, spans: Spans) -> None
     )
     envs.step = spans.timed("environment", envs.step)
     learner.act = spans.timed("acting", learner.act)
-    learner.evaluate = spans.timed("acting", learner.evaluate)
+    learner.value = spans.timed("acting", learner.value)
     learner.pull = spans.timed("pull", learner.pull)
     store.apply = spans.timed("push", store.apply)
     for network in (learner.network, learner.target):

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 
+import numpy as np
 import torch
 
 from asyncrl.a2c import batched, threads_of
 from asyncrl.children import make_context, start_early, start_process
 from asyncrl.config import Config
 from asyncrl.errors import UserError
-from asyncrl.flat import flatten_parameters_
 from asyncrl.inputs import InputStatistics
-from asyncrl.processes import last_line, prepare_process
+from asyncrl.processes import last_line, prepare_process, seed_everything
 from asyncrl.roofline import floors
 from asyncrl.spans import Spans, time_learner_
-from asyncrl.start import Start, fresh_start
-from asyncrl.store import Counter, ParameterStore, StoreSpec
+from asyncrl.start import Start, fresh_start, make_store
+from asyncrl.store import Counter, ParameterStore
 from asyncrl.worker import Learner, Update, learn
 
 ENDLESS_FRAMES = 10**15
@@ -89,7 +89,7 @@ def measure_speed(
     context = make_context(config.env)
     start_early(context, config.env)
     start = start or fresh_start(config)
-    store = _make_store(config, start, context)
+    store = make_store(config, start, context)
     pool = _Pool(config, store, start.statistics, context, seconds / 2 if profile else None, warmup)
     try:
         found = pool.run(seconds)
@@ -108,17 +108,6 @@ def trainable(config: Config) -> Config:
         raise UserError("--schedule simulated takes turns in one process: there is no speed to measure")
     config = dataclasses.replace(config, frames=ENDLESS_FRAMES, record_order=False)
     return batched(config) if config.algo == "a2c" else config
-
-
-def _make_store(config: Config, start: Start, context: BaseContext) -> ParameterStore:
-    theta = flatten_parameters_(start.network)
-    num_inputs = 0 if start.sums is None else len(start.sums) // 2
-    store = ParameterStore(StoreSpec.of(config, theta.numel(), num_inputs), config, context)
-    if store.inputs is not None and start.sums is not None:
-        store.inputs.start_from(start.sums)
-    store.theta.copy_(theta)
-    store.target.copy_(theta[: len(store.target)])
-    return store
 
 
 class _Pool:
@@ -185,11 +174,12 @@ def run_measured(
 ) -> None:
     """Be a measured actor-learner process: learn until the store says stop, then tell."""
     prepare_process()
+    seed_everything(np.random.SeedSequence(config.seed, spawn_key=(worker, 0, 2)))
     torch.set_num_threads(threads_of(config, store.theta.numel()))
     try:
         learner = Learner(config, worker, 0, statistics)
         try:
-            windows = _learn_in_windows(learner, store, worker, warmup, profile_after)
+            windows = _learn_in_windows(learner, store, warmup, profile_after)
             memory = _resident_megabytes()  # before the floors, which need much
             least = None if profile_after is None else floors(learner, store, FLOOR_SECONDS)
         finally:
@@ -208,7 +198,7 @@ def _all_have_begun(store: ParameterStore) -> bool:
 
 
 def _learn_in_windows(
-    learner: Learner, store: ParameterStore, worker: int, warmup: float, profile_after: float | None
+    learner: Learner, store: ParameterStore, warmup: float, profile_after: float | None
 ) -> list[Window]:
     """Do the work of a worker and return what happened after the warm-up, window by window."""
     windows: list[Window] = []
@@ -216,7 +206,7 @@ def _learn_in_windows(
     steps, began, cpu_began = 0, math.inf, 0.0
     start = math.inf  # of the first window: when every worker had begun, and the warm-up was over
 
-    def report(update: Update, staleness: int) -> None:
+    def report(update: Update, staleness: int | None) -> None:
         nonlocal spans, steps, began, cpu_began, start
         steps += update.steps
         now = time.perf_counter()
@@ -232,7 +222,7 @@ def _learn_in_windows(
             time_learner_(learner, store, spans)
         steps, began, cpu_began = 0, now, cpu
 
-    learn(learner, store, worker, report)
+    learn(learner, store, report)
     return windows
 
 

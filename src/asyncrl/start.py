@@ -1,6 +1,8 @@
 """What a training begins with: spaces, a network, the statistics of its inputs."""
 
 import math
+import time
+from multiprocessing.context import BaseContext
 from typing import NamedTuple
 
 import numpy as np
@@ -13,15 +15,18 @@ from asyncrl.envs import Environments
 from asyncrl.envs.actions import ActionMap
 from asyncrl.envs.make import is_atari, opened_envs
 from asyncrl.errors import UserError, blaming
+from asyncrl.flat import flatten_parameters_
 from asyncrl.images import is_image
-from asyncrl.inputs import InputStatistics, statistics_of, sums_of
+from asyncrl.inputs import NEVER_CHANGED, InputStatistics, statistics_of, sums_of
 from asyncrl.machine import available_cores
 from asyncrl.networks import Network, make_network
 from asyncrl.spaces_json import other_space
+from asyncrl.store import ParameterStore, StoreSpec
 
-RANDOM_ENVS, RANDOM_STEPS = 8, 200  # environments, and steps of each
+RANDOM_ENVS, RANDOM_STEPS = 8, 1600  # environments, and steps of all of them together
 # A game takes 0.2 s to build and reset, and two that go on are as varied as eight that have just begun (docs/log.md).
-ATARI_ENVS, ATARI_STEPS = 2, 500
+ATARI_ENVS, ATARI_STEPS = 2, 1000
+ENOUGH_STEPS, PATIENCE_SECONDS = 100, 60.0  # slow worlds are not played for longer, once there are so many steps
 
 
 class Start(NamedTuple):
@@ -39,6 +44,7 @@ def fresh_start(config: Config) -> Start:
     Any mistake in the environment's name shows here, before a worker is started.
     """
     num_envs, steps = (ATARI_ENVS, ATARI_STEPS) if is_atari(config.env) else (RANDOM_ENVS, RANDOM_STEPS)
+    num_envs = min(num_envs, config.workers * config.envs_per_worker)  # a port or a licence may allow no more
     with opened_envs(config, num_envs if config.standardize_inputs else 1, threads=available_cores()) as envs:
         spaces_, statistics, sums = (envs.observation_space, envs.action_space), None, None
         network = make_network(config, *spaces_)
@@ -64,6 +70,18 @@ def restored_start(config: Config, checkpoint: Checkpoint) -> Start:
         return Start(spaces_, network, statistics, sums)
 
 
+def make_store(config: Config, start: Start, context: BaseContext | None) -> ParameterStore:
+    """Return a store that holds what `start` begins with, shared with processes of `context` if there is one."""
+    theta = flatten_parameters_(start.network)
+    num_inputs = 0 if start.sums is None else len(start.sums) // 2
+    store = ParameterStore(StoreSpec.of(config, theta.numel(), num_inputs), config, context)
+    if store.inputs is not None and start.sums is not None:
+        store.inputs.start_from(start.sums)
+    store.theta.copy_(theta)
+    store.target.copy_(theta[: len(store.target)])
+    return store
+
+
 def _input_sums(checkpoint: Checkpoint, size: int) -> np.ndarray | None:
     """Return the sums [1 + 2 D] of observations of `size` = D numbers, or None where they were not measured all along.
 
@@ -81,7 +99,7 @@ def _input_sums(checkpoint: Checkpoint, size: int) -> np.ndarray | None:
 
 
 def measure_inputs(envs: Environments, seed: int, steps: int) -> tuple[InputStatistics, np.ndarray | None]:
-    """Return statistics of the inputs in random play, and for vectors the sums that workers go on with.
+    """Return statistics of the inputs in `steps` of random play, and for vectors the sums that workers go on with.
 
     Vectors have a deviation for each number. Images have one for all: most pixels never change.
 
@@ -92,12 +110,18 @@ def measure_inputs(envs: Environments, seed: int, steps: int) -> tuple[InputStat
     envs.action_space.seed(int(generator.integers(2**31)))
     envs.reset(seed=int(generator.integers(2**31)))
     actions, sums = ActionMap(envs.action_space), np.zeros(())
-    for _ in range(steps):
+    end = time.monotonic() + PATIENCE_SECONDS
+    for played in range(0, steps, envs.num_envs):
+        if played >= ENOUGH_STEPS and time.monotonic() > end:
+            break
         sums = sums + sums_of(envs.step(actions.sample(envs.num_envs)).observations[None])
     if not is_image(envs.observation_space):
         return statistics_of(sums), sums
     shape = envs.observation_space.shape
     assert shape is not None
     mean, squares = (half.reshape(shape) / sums[0] for half in np.split(sums[1:], 2))
-    variance = max(squares.mean() - mean.mean() ** 2, 0.0)
-    return InputStatistics(mean.astype(np.float32), np.array(np.sqrt(variance) + 1e-8, np.float32)), None
+    variance = max(squares.mean() - mean.mean() ** 2, 0.0) + NEVER_CHANGED
+    deviation = np.sqrt(variance)
+    if envs.observation_space.dtype == np.uint8:
+        deviation = max(deviation, 1.0)  # all black in random play: one step of brightness is something
+    return InputStatistics(mean.astype(np.float32), np.array(deviation, np.float32)), None

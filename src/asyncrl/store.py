@@ -164,7 +164,7 @@ class ParameterStore:
         """Return the annealed learning rate at the present global frame."""
         start = self.config.initial_learning_rate
         fraction = self.total(Counter.FRAMES) / self.config.frames
-        return linear_anneal(start, start * self.config.final_learning_rate, fraction)
+        return linear_anneal(start, start * self.config.final_learning_rate_fraction, fraction)
 
     def pull(self, into: Tensor) -> int:
         """Copy theta into `into` [P] (Algorithm S3: theta' <- theta); return the updates made before the copy."""
@@ -172,7 +172,7 @@ class ParameterStore:
         into.copy_(self.theta)
         return updates
 
-    def apply(self, worker: int, update: "Update", pulled_updates: int) -> int:
+    def apply(self, worker: int, update: "Update", pulled_updates: int) -> int | None:
         """Apply `update` of `worker` to theta when the discipline lets it, count it, return its staleness.
 
         Args:
@@ -181,7 +181,7 @@ class ParameterStore:
             pulled_updates: what the `pull` before the rollout returned.
 
         Returns:
-            Updates of others between that pull and this push.
+            Updates of others between that pull and this push; None where it was too late and is dropped.
         """
         with self.discipline.applying(worker) as in_time:
             staleness = self.total(Counter.UPDATES) - pulled_updates
@@ -193,11 +193,12 @@ class ParameterStore:
             row[Counter.FRAMES] += update.frames
             row[Counter.STEPS] += update.steps
             row[Counter.EPISODES] += len(update.episodes)
-            row[Counter.STALENESS] += staleness
-            row[Counter.UPDATES] += in_time
+            if in_time:
+                row[Counter.STALENESS] += staleness
+                row[Counter.UPDATES] += 1
             if self.spec.has_target:
                 self._copy_target_at_crossing()
-        return staleness
+        return staleness if in_time else None
 
     def _step(self, worker: int, gradient: Tensor) -> None:
         config, rate = self.config, self.learning_rate()
@@ -212,7 +213,7 @@ class ParameterStore:
                     statistics[0],
                     learning_rate=rate,
                     decay=config.decay,
-                    epsilon=config.epsilon,
+                    epsilon=config.optimizer_epsilon,
                     library=self._library,
                 )
             case "momentum-sgd":
@@ -228,7 +229,7 @@ class ParameterStore:
                     learning_rate=rate,
                     momentum=decays[0],
                     decay=decays[1],
-                    epsilon=config.epsilon,
+                    epsilon=config.optimizer_epsilon,
                     library=self._library,
                 )
 
@@ -250,7 +251,7 @@ def adam_decays(config: Config, owners: int) -> tuple[float, float]:
     With decays per own update sixteen workers stay at -20 where two have learned Pong (docs/log.md).
     """
     updates = max(owners / 2, 1.0)
-    return config.momentum**updates, config.decay**updates
+    return config.adam_beta1**updates, config.decay**updates
 
 
 def _num_bytes(shape: tuple[int, ...], dtype: type) -> int:

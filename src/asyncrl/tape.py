@@ -16,20 +16,32 @@ _convolution_backward = torch.ops.aten.convolution_backward
 _relu_backward = torch.ops.aten.threshold_backward
 
 
-class Tape:
-    """What the layers of one torso gave for the observations of one rollout, in the order in which it acted on them.
+class Recorder:
+    """What one torso gave for the observations of one rollout, in the order in which it acted on them.
 
     Nothing is kept, and nothing is taken from here, but within `recording` and `playing`.
     """
 
     def __init__(self) -> None:
         self.is_recording = self.is_playing = False
-        self._buffers: list[Tensor] = []  # of each layer [rows or more, ...]; made once, see `rollout.Buffers`
-        self._rows = 0
+        self._rows = 0  # that are kept
 
     def rewind(self) -> None:
         """Forget the last rollout; to be called whenever the parameters change."""
         self._rows = 0
+
+    def require(self, rows: int) -> None:
+        """Raise RuntimeError unless exactly `rows` are kept."""
+        if rows != self._rows:
+            raise RuntimeError(f"a rollout of {rows} observations, but {self._rows} on the tape")
+
+
+class Tape(Recorder):
+    """The outputs of every layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffers: list[Tensor] = []  # of each layer [rows or more, ...]; made once, see `rollout.Buffers`
 
     def record(self, layers: list[Tensor]) -> None:
         """Keep the next rows of every layer, [N, ...] each; images in channels_last, which goes backward fastest."""
@@ -44,11 +56,6 @@ class Tape:
             self._buffers[i][self._rows : end] = layer
         self._rows = end
 
-    def require(self, rows: int) -> None:
-        """Raise RuntimeError unless exactly `rows` are kept."""
-        if rows != self._rows:
-            raise RuntimeError(f"a rollout of {rows} observations, but {self._rows} on the tape")
-
     def play(self, rows: int) -> list[Tensor]:
         """Return all rows of every layer.
 
@@ -60,27 +67,27 @@ class Tape:
 
 
 @contextlib.contextmanager
-def recording(tapes: Sequence[Tape]) -> Iterator[None]:
+def recording(recorders: Sequence[Recorder]) -> Iterator[None]:
     """Keep what is computed meanwhile."""
-    for tape in tapes:
-        tape.is_recording = True
+    for recorder in recorders:
+        recorder.is_recording = True
     try:
         yield
     finally:
-        for tape in tapes:
-            tape.is_recording = False
+        for recorder in recorders:
+            recorder.is_recording = False
 
 
 @contextlib.contextmanager
-def playing(tapes: Sequence[Tape]) -> Iterator[None]:
+def playing(recorders: Sequence[Recorder]) -> Iterator[None]:
     """Give what was kept to what is computed for a gradient meanwhile."""
-    for tape in tapes:
-        tape.is_playing = True
+    for recorder in recorders:
+        recorder.is_playing = True
     try:
         yield
     finally:
-        for tape in tapes:
-            tape.is_playing = False
+        for recorder in recorders:
+            recorder.is_playing = False
 
 
 def _empty(rows: int, layer: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 They are put together by `networks.py`.
 """
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -174,7 +175,8 @@ class OwnTorso(nn.Module):
         module = make(space)
         if not isinstance(module, nn.Module):
             raise UserError(f"{name} made a {type(module).__name__}: it must return a torch.nn.Module")
-        self.module = module
+        # A function that returns the same module each time must not have networks share their weights.
+        module = self.module = copy.deepcopy(module)
         pictures = torch.zeros(2, *torso_shape(space))
         with torch.no_grad():
             features = module(pictures)

@@ -21,8 +21,8 @@ def train_verb(args: Sequence[str]) -> int:
     import tyro
 
     from asyncrl.children import make_context, start_early
+    from asyncrl.cli_config import starting_point
     from asyncrl.config import Config
-    from asyncrl.starting import starting_point
 
     @dataclass(frozen=True)
     class Train:

@@ -26,8 +26,8 @@ from asyncrl.processes import Report, handling_signals
 from asyncrl.saving import Saving
 from asyncrl.simulate import Simulation
 from asyncrl.spaces_json import encode_space
-from asyncrl.start import fresh_start, restored_start
-from asyncrl.store import Counter, ParameterStore, StoreSpec
+from asyncrl.start import fresh_start, make_store, restored_start
+from asyncrl.store import Counter
 
 LOG_SECONDS = 10.0
 SHOW_SECONDS = 0.5
@@ -75,14 +75,8 @@ class Trainer:
                 start_early(context, config.env)
         start = fresh_start(config) if checkpoint is None else restored_start(config, checkpoint)
         self.spaces, self.network, self.statistics = start.spaces, start.network, start.statistics
+        self.store = make_store(config, start, None if config.is_in_one_process else context)
         self.theta = flatten_parameters_(self.network)  # [P]; the trainer's own copy, for checkpoints
-        num_inputs = 0 if start.sums is None else len(start.sums) // 2
-        shared_by = None if config.is_in_one_process else context
-        self.store = ParameterStore(StoreSpec.of(config, self.theta.numel(), num_inputs), config, shared_by)
-        if self.store.inputs is not None and start.sums is not None:
-            self.store.inputs.start_from(start.sums)
-        self.store.theta.copy_(self.theta)
-        self.store.target.copy_(self.theta[: len(self.store.target)])
         state: dict[str, Any] = {"seconds": 0.0, "generation": -1, "best_score": None}
         if checkpoint is not None:
             restore_store(self.store, checkpoint)

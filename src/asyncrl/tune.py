@@ -54,7 +54,7 @@ def tune_verb(args: Sequence[str]) -> int:
     """Propose settings for this machine."""
     import tyro
 
-    from asyncrl.starting import starting_point
+    from asyncrl.cli_config import starting_point
 
     env, start, rest = starting_point(args)
 
@@ -209,10 +209,10 @@ def write(out: Path, config: Config) -> None:
         UserError: if it cannot be written.
     """
     from asyncrl.config_file import write_config
-    from asyncrl.run import git_revision, versions
+    from asyncrl.run import provenance
 
     try:
-        write_config(out, config, {**versions(), "git_revision": git_revision()})
+        write_config(out, config, provenance())
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
 

@@ -19,8 +19,8 @@ from asyncrl.exploration import annealed_epsilons, draw_final_epsilons
 from asyncrl.flat import flat_gradient, flatten_parameters_
 from asyncrl.images import is_image
 from asyncrl.inputs import InputStatistics, statistics_of, sums_of
+from asyncrl.machine import available_cores
 from asyncrl.networks import (
-    CoreState,
     Network,
     attach_passes_,
     attach_tapes_,
@@ -31,7 +31,8 @@ from asyncrl.optim import clip_global_norm_
 from asyncrl.passes import Passes
 from asyncrl.rollout import Episode, Rollout, WorkerState, collect_rollout, start_worker_state
 from asyncrl.store import Counter, ParameterStore
-from asyncrl.tape import Tape, playing, recording
+from asyncrl.tape import Recorder, playing, recording
+from asyncrl.torsos import CoreState
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Learner:
         generation: of its seeds: a worker that starts again must not repeat its first episodes.
         statistics: of the network's inputs.
         shared: a learner whose networks this one uses, both computing their updates right after their pulls.
+        beat: called at every step, and as each environment is built or reset: an update may take minutes.
     """
 
     def __init__(
@@ -66,13 +68,15 @@ class Learner:
         generation: int = 0,
         statistics: InputStatistics | None = None,
         shared: "Learner | None" = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
-        self.config, self.worker = config, worker
+        self.config, self.worker, self.beat = config, worker, beat
         self.algorithm: Algorithm = ALGORITHMS[config.algo]
         self.device = torch.device(config.device)
-        self.done = 0.0  # share of the run that had passed at the last pull
-        self.beat: Callable[[], None] = lambda: None  # called at every step: an update may take minutes
-        envs = make_envs(config, config.envs_per_worker)
+        self.progress = 0.0  # share of the run that had passed at the last pull
+        # A2C has one worker, alone with the cores.
+        threads = available_cores() if config.algo == "a2c" else 1
+        envs = make_envs(config, config.envs_per_worker, threads, beat)
         try:
             self._begin(envs, generation, statistics, shared)
         except BaseException:  # simulators are programs of their own, and this process may go on
@@ -108,7 +112,7 @@ class Learner:
         self.snapshot = flatten_parameters_(self.network)  # [P], theta'
         self.passes = self._attach_passes(self.network, self.snapshot, spaces[0])
         # Where an action is kept for the next rollout (Sarsa) it was chosen by the parameters of the last.
-        self.tapes: Sequence[Tape] = []
+        self.tapes: Sequence[Recorder] = []
         if not self.algorithm.keeps_next_action:
             self.tapes = self.passes or attach_tapes_(self.network)
         self.target_snapshot = torch.empty(0)
@@ -128,7 +132,7 @@ class Learner:
         """Synchronise with the store (Algorithm S3: theta' = theta); return the updates made before."""
         with store.discipline.pulling(self.worker):
             frames = store.total(Counter.FRAMES)
-            self.done = frames / self.config.frames
+            self.progress = frames / self.config.frames
             if store.inputs is not None:
                 statistics = statistics_of(store.inputs.merged())
                 for network in (self.network, self.target):
@@ -153,7 +157,7 @@ class Learner:
             outputs = _moved(outputs, "cpu")
         return self.algorithm.choose(outputs, self.epsilons, self.state.generator), state
 
-    def evaluate(self, observations: Tensor, state: CoreState) -> Tensor:
+    def value(self, observations: Tensor, state: CoreState) -> Tensor:
         """Value observations [B, ...] that no action follows, with the target parameters where there are any."""
         network = self.network if self.target is None else self.target
         no_resets = torch.zeros(1, len(observations), dtype=torch.bool, device=self.device)
@@ -185,19 +189,21 @@ def compute_update(learner: Learner) -> Update:
     """Do one pass of Algorithm S3's loop under the present snapshot: act for t_max steps, return the gradient.
 
     Raises:
-        DivergedError: if the gradient is not finite. A single one would make all shared parameters so, for all workers.
+        DivergedError: if the gradient is not finite, which is then never pushed: a single one would make all shared
+            parameters so, for all workers.
+        UserError: if whole episodes (`t_max` None) do not end together, or do not end.
     """
     config, algorithm, worker = learner.config, learner.algorithm, learner.state
     for tape in learner.tapes:
         tape.rewind()
-    rollout = collect_rollout(config, worker, learner.act, learner.evaluate, algorithm.keeps_next_action)
+    rollout = collect_rollout(config, worker, learner.act, learner.value, algorithm.keeps_next_action)
     inputs = sums_of(rollout.observations[:-1].numpy()) if learner.measures else None
     rollout = _on_device(rollout, learner.device)
     gradient = torch.empty_like(learner.snapshot)
     for passes in learner.passes:
         passes.write_into(gradient)
     with playing(learner.tapes):
-        loss, stats = algorithm.loss(learner.network, learner.target, rollout, config, learner.done)
+        loss, stats = algorithm.loss(learner.network, learner.target, rollout, config, learner.progress)
     gradient = flat_gradient(loss, learner.network, gradient).cpu()
     stats["gradient_norm"] = clip_global_norm_(gradient, config.max_grad_norm)
     if not math.isfinite(stats["gradient_norm"]):
@@ -213,15 +219,15 @@ def compute_update(learner: Learner) -> Update:
 def learn(
     learner: Learner,
     store: ParameterStore,
-    worker: int,
-    report: Callable[[Update, int], None],
+    report: Callable[[Update, int | None], None],
     mark: Callable[[bool], None] = lambda pulls: None,
 ) -> None:
     """Pull, compute, push, until the store says stop or all frames are done.
 
-    `report` gets each update with its staleness; `mark` is called with True before a pull, with False after a push.
+    `report` gets each update with its staleness, or None where it came too late for the discipline and was dropped;
+    `mark` is called with True before a pull, with False after a push.
     """
-    store.discipline.join(worker)
+    store.discipline.join(learner.worker)
     try:
         while not store.stopped and store.total(Counter.FRAMES) < learner.config.frames:
             mark(True)
@@ -229,8 +235,8 @@ def learn(
             # With one step the two are the same.
             pulled_updates = learner.pull(store)
             update = compute_update(learner)
-            staleness = store.apply(worker, update, pulled_updates)
+            staleness = store.apply(learner.worker, update, pulled_updates)
             mark(False)
             report(update, staleness)
     finally:
-        store.discipline.leave(worker)
+        store.discipline.leave(learner.worker)

@@ -91,7 +91,7 @@ void torso_forward(
       convolve(&t->layer[l], in, out);
       in = out, out += t->layer[l].outputs;
     }
-    convolve(final, in, t->gradients[t->layers - 1]);
+    convolve(final, in, t->gradients[t->layers - 1]); // borrowed: backward has it to write to
     transpose(t->gradients[t->layers - 1], inputs + (long)i * t->inputs, final->oh * final->ow, final->oc);
   }
   linear(t, inputs, n, features);
@@ -123,8 +123,9 @@ void torso_backward(
       t, inputs, dfeatures, n, gradients[2 * t->layers], gradients[2 * t->layers + 1], dx
   );
   for (int l = 0; l < t->layers; l++) {
-    memset(t->layer[l].gradient, 0, sizeof(float) * (size_t)(first[l].k * first[l].k * first[l].c * first[l].oc));
-    memset(gradients[2 * l + 1], 0, sizeof(float) * (size_t)first[l].oc);
+    const Layer *y = &t->layer[l];
+    memset(y->gradient, 0, sizeof(float) * (size_t)(y->k * y->k * y->c * y->oc));
+    memset(gradients[2 * l + 1], 0, sizeof(float) * (size_t)y->oc);
   }
   for (int i = 0; i < n; i++) {
     const float *out = record + (long)(i + 1) * t->record;

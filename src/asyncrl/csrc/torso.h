@@ -1,8 +1,7 @@
 // Passes of a torso of convolutions (ReLU after each) and one fully connected layer, and the optimisers' steps.
 //
 // One thread, 32-bit floats. For what these networks are, small kernels on few images, a library's calls cost more than
-// its arithmetic. Vectors are 16 floats wide in the C compiler's own notation: AVX-512 has them, elsewhere the compiler
-// takes several narrower ones. Images are kept with their channels last, weights are repacked for that at each load;
+// its arithmetic. Vectors, in the C compiler's own notation, are as wide as the processor's (vectors.h). Images are kept with their channels last, weights are repacked for that at each load;
 // the last convolution's output is handed to the linear layer in PyTorch's order, so that its weights, nearly all there
 // are, stay where they lie.
 
@@ -25,13 +24,18 @@ typedef struct {
 } Layer;
 
 typedef struct {
-  int layers, hidden, inputs, record;
+  int layers, hidden;
+  int inputs; // of the linear layer: the last convolution's outputs
+  int record; // floats kept of an image: the outputs of all convolutions but the last
   Layer layer[MAX_LAYERS];
-  const float *linear, *linear_bias; // [hidden][inputs]: not copied
+  const float *linear, *linear_bias; // [hidden][inputs], [hidden]: not copied
   const float *mean;                 // [h][w][c] or NULL
   float scale;
-  float *image, *gradients[MAX_LAYERS], *active;
-  int *rows;
+  // To work in.
+  float *image;                 // [h][w][c], one image as the first layer sees it
+  float *gradients[MAX_LAYERS]; // [oh][ow][oc] of each layer, of one image; forward, the last one holds its outputs
+  float *active;                // see linear_backward
+  int *rows;                    // see linear_backward
 } Torso;
 
 

@@ -22,16 +22,16 @@ from asyncrl.envs.registration import our_spec, our_worlds
 from asyncrl.envs.vector import FilmedEnvironment, GymnasiumEnvironments
 from asyncrl.errors import UserError, blaming
 from asyncrl.handed import is_handed, require_function
-from asyncrl.machine import available_cores
 
 
-def make_envs(config: Config, num_envs: int, threads: int = 1) -> Environments:
+def make_envs(config: Config, num_envs: int, threads: int = 1, beat: Callable[[], None] = lambda: None) -> Environments:
     """Build `num_envs` environments of `config.env`; the caller seeds them by `reset(seed)` and closes them.
 
     Args:
         config: of the run.
         num_envs: how many.
         threads: that step Atari games, for a caller that is alone with the cores.
+        beat: called as each is built or reset, which may take long; not for Atari games, where it does not.
 
     Raises:
         UserError: for an unknown name, a missing extra, or an environment that cannot be built.
@@ -39,12 +39,10 @@ def make_envs(config: Config, num_envs: int, threads: int = 1) -> Environments:
     if is_atari(config.env):
         if config.env_options:
             raise UserError("--env-options are for other worlds: Atari games are as the paper has them, or --sticky")
-        threads = available_cores() if config.algo == "a2c" else threads
-        threads = min(threads, num_envs)
-        return AtariEnvironments(rom_name(config.env), num_envs, sticky=config.sticky, threads=threads)
+        return AtariEnvironments(rom_name(config.env), num_envs, sticky=config.sticky, threads=min(threads, num_envs))
     if config.sticky:
         raise UserError(f"--sticky is for Atari games, but {config.env} is none")
-    return GymnasiumEnvironments(_environment_maker(config), num_envs)
+    return GymnasiumEnvironments(_environment_maker(config), num_envs, beat)
 
 
 @contextlib.contextmanager
@@ -155,15 +153,19 @@ def _imported_function(module: str, name: str) -> Callable[..., gymnasium.Env]:
 
 
 def _check_registered(env: str) -> None:
-    if ":" in env:  # Gymnasium imports the module part itself
-        return
-    spec = gymnasium.registry.get(env)
-    if spec is None or "ale_py" in str(spec.entry_point):  # it would lack its preprocessing
-        near = difflib.get_close_matches(env, [*our_worlds(), *gymnasium.registry], n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else "is the package that brings it installed?"
-        if spec is not None or any(name in env.lower() for name in ("pong", "breakout", "noframeskip")):
-            hint = "Atari games are named like ALE/Pong-v5"
-        raise UserError(f"there is no environment {env}: {hint}")
+    package, _, name = env.rpartition(":")
+    spec = gymnasium.registry.get(name)
+    is_atari_game = name.startswith("ALE/") or (spec is not None and "ale_py" in str(spec.entry_point))
+    if not is_atari_game and (package or spec is not None):
+        return  # Gymnasium imports the package itself
+    near = difflib.get_close_matches(env, [*our_worlds(), *gymnasium.registry], n=1, cutoff=0.7)
+    hint = f"if a package brings it, PACKAGE:{env} has it imported"
+    if near:
+        hint = f"did you mean {near[0]}? Or {hint}" if "/" in env else f"did you mean {near[0]}?"
+    # Gymnasium's own ones would lack their preprocessing.
+    if is_atari_game or ("/" not in env and any(word in env.lower() for word in ("pong", "breakout", "noframeskip"))):
+        hint = "Atari games are named like ALE/Pong-v5"
+    raise UserError(f"there is no environment {env}: {hint}")
 
 
 def _is_gymnasium_mujoco(env: str) -> bool:

@@ -8,7 +8,9 @@ import numpy as np
 
 from asyncrl.envs.actions import ActionMap
 from asyncrl.envs.base import Environments, Step
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, shortened
+
+_LARGEST = np.finfo(np.float32).max  # what networks compute with
 
 
 class GymnasiumEnvironments(Environments):
@@ -17,15 +19,23 @@ class GymnasiumEnvironments(Environments):
     Args:
         make: builds one environment.
         num_envs: B.
+        beat: called as each is built or reset, which may take long.
     """
 
     frames_per_step = 1
     rewards_are_scores = False
 
-    def __init__(self, make: Callable[[], gymnasium.Env], num_envs: int) -> None:
+    def __init__(
+        self, make: Callable[[], gymnasium.Env], num_envs: int, beat: Callable[[], None] = lambda: None
+    ) -> None:
+        self.num_envs, self._beat = num_envs, beat
         # Not Gymnasium's SyncVectorEnv: it gathers infos, which nobody reads here, for 2 to 10 us a step.
-        self._envs = [make() for _ in range(num_envs)]
-        self.num_envs = num_envs
+        self._envs: list[gymnasium.Env] = []
+        for _ in range(num_envs):
+            self._envs.append(make())
+            beat()
+        if len({id(env.unwrapped) for env in self._envs}) < num_envs:
+            raise UserError("the same environment was given twice: make a new one at each call")
         self.observation_space, self.action_space = self._envs[0].observation_space, self._envs[0].action_space
         for env in self._envs:
             if (env.observation_space, env.action_space) != (self.observation_space, self.action_space):
@@ -36,15 +46,21 @@ class GymnasiumEnvironments(Environments):
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         seeds = [None] * self.num_envs if seed is None else range(seed, seed + self.num_envs)
-        batch = self._batch([env.reset(seed=seed)[0] for env, seed in zip(self._envs, seeds, strict=True)])
+        batch = self._batch([self._reset(env, seed) for env, seed in zip(self._envs, seeds, strict=True)])
         self._require_finite(batch)
         return batch
+
+    def _reset(self, env: gymnasium.Env, seed: int | None = None) -> Any:
+        observation, _ = env.reset(seed=seed)
+        self._beat()
+        return observation
 
     def step(self, actions: np.ndarray) -> Step:
         observations = []
         rewards, (terminated, truncated) = np.empty(self.num_envs, np.float32), np.empty((2, self.num_envs), bool)
         for i, action in enumerate(self._actions.to_environment(actions)):
-            observation, rewards[i], terminated[i], truncated[i], _ = self._envs[i].step(action)
+            observation, reward, terminated[i], truncated[i], _ = self._envs[i].step(action)
+            rewards[i] = reward if isinstance(reward, float) else _number(reward)
             observations.append(observation)
         if not np.isfinite(rewards).all():
             raise UserError(f"an environment gave the reward {rewards[~np.isfinite(rewards)][0]}: give finite numbers")
@@ -52,9 +68,9 @@ class GymnasiumEnvironments(Environments):
         self._require_finite(batch, terminated)
         ended = terminated | truncated
         if ended.any():
-            final = np.nan_to_num(batch, posinf=0.0, neginf=0.0) if self._has_floats else batch
+            final = np.where(np.abs(batch) <= _LARGEST, batch, 0) if self._has_floats else batch
             for i in np.flatnonzero(ended):
-                observations[i], _ = self._envs[i].reset()
+                observations[i] = self._reset(self._envs[i])
             batch = self._batch(observations)
             self._require_finite(batch)
         # Both flags at once mean that the world ended: nothing is left to bootstrap from.
@@ -81,10 +97,18 @@ class GymnasiumEnvironments(Environments):
 
         Where a world terminated, nobody looks at what it showed last: one that blew up may have ended in infinity.
         """
-        if self._has_floats and not np.isfinite(batch).all():
+        if self._has_floats and not (np.abs(batch) <= _LARGEST).all():
             seen = batch if terminated is None else batch[~terminated]
-            if (odd := seen[~np.isfinite(seen)]).size:
-                raise UserError(f"an environment observed {odd[0]}: give finite numbers")
+            if (odd := seen[~(np.abs(seen) <= _LARGEST)]).size:
+                raise UserError(f"an environment observed {odd[0]}: give finite numbers, of float32's range")
+
+
+def _number(reward: Any) -> float:
+    """Return a reward that is no Python float: NumPy's numbers, and arrays of one."""
+    try:
+        return np.asarray(reward, np.float64).item()
+    except (TypeError, ValueError):
+        raise UserError(f"an environment gave the reward {shortened(str(reward))}: give one number") from None
 
 
 class FilmedEnvironment(GymnasiumEnvironments):

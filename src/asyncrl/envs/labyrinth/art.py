@@ -19,7 +19,6 @@ WALL_HUES = (8, 15, 3, 7, 6, 9, 14, 12)  # of bricks, blocks, hedge, sandstone, 
 WALLS = tuple(f"LABW{k}" for k in range(8))
 FLOOR, SKY = "LABFLR", "LABSKY"
 PORTAL_FRAMES = 4
-Color = tuple[int, int, int]
 
 
 def make_palette() -> np.ndarray:

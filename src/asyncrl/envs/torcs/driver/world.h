@@ -33,7 +33,7 @@ struct Controls {
 	float steer = 0, accelerator = 0, brake = 0;
 };
 
-// What a reply says about the car; layout shared with process.py (STATE_FIELDS).
+// What a reply says about the car; process.py reads the same layout (CarState).
 struct __attribute__((packed)) CarState {
 	float speed_x, speed_y;    // m/s along and across the car
 	float angle;               // rad from the car's heading to the road's axis, left positive
