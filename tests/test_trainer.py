@@ -527,6 +527,7 @@ def test_a_world_that_has_changed_since_is_not_resumed(finished, monkeypatch):
         ({"frames": 9_000, "t_max": 3}, "t_max cannot change on resume"),
         ({"frames": 9_000, "max_time": 1e-3}, "is done with its .* seconds: give more with --max-time"),
         ({"frames": 9_000, "workers": 0}, "--workers is 0"),
+        ({"frames": 9_000, "device": "cuda"}, "--device cuda is for --algo a2c"),
     ],
 )
 def test_what_cannot_be_resumed(finished, changes, complaint):

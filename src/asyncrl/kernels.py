@@ -5,7 +5,6 @@ It is optional: where there is no C compiler, or it fails, PyTorch computes the 
 """
 
 import ctypes
-import fcntl
 import functools
 import hashlib
 import os
@@ -14,12 +13,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from asyncrl.errors import UserError
-from asyncrl.machine import cache_folder
+from asyncrl.machine import cache_folder, compiled_once
 
 SOURCES = Path(__file__).with_name("csrc")
 # No -ffast-math: what is not a number must stay so to be noticed. Nobody reads errno or floating-point exceptions.
@@ -90,22 +88,11 @@ def build() -> Path:
         UserError: if there is no compiler, or it or the cache refuses.
     """
     compiler = _compiler()
-    folder = cache_folder("kernels")
     digest = hashlib.sha256("\0".join((*_COMPILE, *compiler, _processor())).encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
-    path = folder / f"kernels-{digest.hexdigest()[:16]}.so"
-    if path.exists():
-        return path
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # sixteen workers starting at once compile once
-            if not path.exists():
-                compile_library(compiler, path)
-    except OSError as error:
-        raise UserError(f"cannot write {folder} ({error.strerror}); set XDG_CACHE_HOME") from None
-    return path
+    path = cache_folder("kernels") / f"kernels-{digest.hexdigest()[:16]}.so"
+    return compiled_once(path, lambda output: compile_library(compiler, output))
 
 
 def _compiler() -> tuple[str, ...]:
@@ -126,18 +113,15 @@ def compile_library(compiler: Sequence[str], path: Path, *more: str) -> None:
     Raises:
         UserError: if the compiler fails.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
-        output = Path(folder) / path.name
-        command = [*compiler, *_COMPILE, *more, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(output)]
+    command = [*compiler, *_COMPILE, *more, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(path)]
+    try:
         # Safe: our own source and options, without a shell; only the compiler is the user's, by CC.
-        try:
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError as error:  # a file that is no program
-            raise UserError(f"{compiler[0]} cannot be run: {error.strerror}") from None
-        if result.returncode != 0:
-            why = next((line for line in result.stderr.splitlines() if "error" in line), "no message")
-            raise UserError(f"{compiler[0]} could not compile the kernels: {why}")
-        os.replace(output, path)  # whole or not at all
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:  # a file that is no program
+        raise UserError(f"{compiler[0]} cannot be run: {error.strerror}") from None
+    if result.returncode != 0:
+        why = next((line for line in result.stderr.splitlines() if "error" in line), "no message")
+        raise UserError(f"{compiler[0]} could not compile the kernels: {why}")
 
 
 def _processor() -> str:

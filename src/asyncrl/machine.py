@@ -1,10 +1,12 @@
-"""What this machine lets us use: cores, disks."""
+"""What this machine lets us use: cores, disks, a cache for what we compile."""
 
 import contextlib
 import errno
+import fcntl
 import math
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from asyncrl.errors import UserError
@@ -70,3 +72,31 @@ def cache_folder(name: str) -> Path:
     except RuntimeError:
         raise UserError("there is no home folder to keep compiled code in: set XDG_CACHE_HOME") from None
     return caches / "asyncrl" / name
+
+
+def compiled_once(path: Path, compile_to: Callable[[Path], None], *, anew: bool = False) -> Path:
+    """Return `path`, a file in the user's cache, after having it compiled unless it is there.
+
+    Args:
+        path: of the file. Processes that want it at once compile it once, and it is there whole or not at all.
+        compile_to: writes the file to another path.
+        anew: compile even if it is there.
+
+    Raises:
+        UserError: if the cache cannot be written.
+    """
+    if path.exists() and not anew:
+        return path
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if anew or not path.exists():
+                with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as aside:
+                    output = Path(aside) / path.name
+                    compile_to(output)
+                    output.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {folder} ({error.strerror}); set XDG_CACHE_HOME") from None
+    return path

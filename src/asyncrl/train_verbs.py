@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from asyncrl.arguments import Flag, parse, peek, program, run_argument
 from asyncrl.errors import UserError
@@ -77,6 +77,8 @@ class ResumeArguments:
     eval_every: float | None = None
     # Episodes of an evaluation.
     eval_episodes: int | None = None
+    # Where a2c computes from now on.
+    device: Literal["cpu", "cuda"] | None = None
     # The run's environment again, as leave to make it: wanted where that may import code (it is an import path, or made
     # with options and not of asyncrl).
     env: str | None = None

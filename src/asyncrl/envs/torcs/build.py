@@ -4,18 +4,15 @@ Nothing is compiled when asyncrl is installed: `build_host` does it, called by t
 (`python -m asyncrl.envs.torcs`).
 """
 
-import fcntl
 import hashlib
-import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
 from asyncrl.errors import UserError
-from asyncrl.machine import cache_folder
+from asyncrl.machine import cache_folder, compiled_once
 
 APT_COMMAND = (
     "apt-get update && apt-get install -y --no-install-recommends "
@@ -84,35 +81,17 @@ def build_host(*, force: bool = False) -> Path:
     Raises:
         UserError: if TORCS or a compiler is missing, or the compiler fails.
     """
-    path = host_path()
-    if path.exists() and not force:
-        return path
-    _make_cache(path.parent)
-    with open(path.parent / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # sixteen workers starting at once compile once
-        if force or not path.exists():
-            _compile(path)
-    return path
+    return compiled_once(host_path(), _compile, anew=force)
 
 
-def _make_cache(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {folder} for the TORCS host ({error.strerror}); set XDG_CACHE_HOME") from None
-
-
-def _compile(path: Path) -> None:
+def _compile(output: Path) -> None:
     compiler = shutil.which("g++")
     if compiler is None:
         raise UserError(f"building the TORCS host needs g++; on Debian 12, as root: {APT_COMMAND}")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="build-") as folder:
-        output = Path(folder) / "torcs-host"
-        sources = [str(DRIVER_FOLDER / name) for name in _SOURCES]
-        command = [compiler, *_COMPILE, *sources, "-o", str(output), *_LINK]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            errors = [line for line in result.stderr.splitlines() if "error" in line or "cannot find" in line]
-            why = (errors or result.stderr.splitlines() or ["no message"])[0]
-            raise UserError(f"g++ could not build the TORCS host: {why}; are all packages there? {APT_COMMAND}")
-        os.replace(output, path)  # whole or not at all
+    sources = [str(DRIVER_FOLDER / name) for name in _SOURCES]
+    command = [compiler, *_COMPILE, *sources, "-o", str(output), *_LINK]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        errors = [line for line in result.stderr.splitlines() if "error" in line or "cannot find" in line]
+        why = (errors or result.stderr.splitlines() or ["no message"])[0]
+        raise UserError(f"g++ could not build the TORCS host: {why}; are all packages there? {APT_COMMAND}")
