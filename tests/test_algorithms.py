@@ -234,8 +234,8 @@ def test_the_entropy_cost_falls_until_its_share_of_the_run_has_passed(monkeypatc
     learner = make_learner(BASE, random_script(T_MAX, 4, seed=3), monkeypatch)
     rollout = collect_rollout(BASE, learner.state, learner.act, learner.value, False)
     annealed = dataclasses.replace(BASE, entropy_cost=0.3, final_entropy_fraction=0.2, entropy_share=0.5)
-    for done, cost in ((0.0, 0.3), (0.25, 0.18), (0.5, 0.06), (1.0, 0.06)):
-        loss, _ = actor_critic_loss(learner.network, None, rollout, annealed, done)
+    for progress, cost in ((0.0, 0.3), (0.25, 0.18), (0.5, 0.06), (1.0, 0.06)):
+        loss, _ = actor_critic_loss(learner.network, None, rollout, annealed, progress)
         constant = dataclasses.replace(BASE, entropy_cost=cost)
         torch.testing.assert_close(loss, actor_critic_loss(learner.network, None, rollout, constant, 0.0)[0])
     assert not torch.allclose(loss, actor_critic_loss(learner.network, None, rollout, annealed, 0.0)[0])

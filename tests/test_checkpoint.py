@@ -536,6 +536,7 @@ def test_a_moved_run_still_loads(run, tmp_path):
         spaces.Box(0, 1, (10, 10, 4), bool),
         spaces.MultiDiscrete([3, 2]),
         spaces.Box(0, np.iinfo(np.int64).max, (3,), np.int64),
+        spaces.Box(np.array([0, 1], np.uint64), np.array([2**64 - 1, 5], np.uint64), dtype=np.uint64),
         spaces.Box(np.array([[0, 1], [2, 3]]), np.array([[4, 5], [6, 2**53 + 1]]), dtype=np.int64),
         spaces.Box(np.array([-1.2, -0.07], np.float32), np.array([0.6, 0.07], np.float32)),
     ],

@@ -72,6 +72,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
             ("train", "CartPole-v1", "--learning-rate", "1e300"),
             "--learning-rate is 1e+300: it must be positive, and at",
         ),
+        (("train", "CartPole-v1", "--epsilon", "0.1"), "did you mean --optimizer-epsilon?"),
         (
             ("train", "CartPole-v1", "--optimizer-epsilon", "1e300"),
             "--optimizer-epsilon is 1e+300: it must be between 1e-30 and 1e30",

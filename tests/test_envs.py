@@ -305,8 +305,10 @@ def test_closing_twice_closes_each_environment_once() -> None:
         ("no_such_module:make", "cannot import no_such_module:make"),
         ("test_envs:no_such_function", "cannot import test_envs:no_such_function"),
         ("no_such_module:World-v0", "no_such_module"),
-        ("MiniGrid-Empty-5x5-v0", "PACKAGE:MiniGrid-Empty-5x5-v0 has it imported"),
-        ("MinAtar/Breakout-v1", "PACKAGE:MinAtar/Breakout-v1 has it imported"),
+        ("MiniGrid-Empty-5x5-v0", "is the package that brings it installed? PACKAGE:MiniGrid-Empty-5x5-v0 has"),
+        ("MinAtar/Breakout-v1", "PACKAGE:MinAtar/Breakout-v1 has a package imported"),
+        ("Torcs-v0", "did you mean asyncrl/Torcs-v0?"),
+        ("cartpole", "did you mean CartPole-v1?"),
         ("ale_py:ALE/Pong-v5", "named like ALE/Pong-v5"),
     ],
 )

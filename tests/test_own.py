@@ -21,6 +21,7 @@ from asyncrl.errors import UserError
 from asyncrl.handed import Handed
 from asyncrl.images import torso_shape
 from asyncrl.networks import make_network
+from asyncrl.start import fresh_start
 from asyncrl.torsos import Convolutions, OwnTorso, Perceptron, Standardize
 from asyncrl.trust import repeat, require_repeated
 
@@ -245,13 +246,36 @@ def test_a_function_that_gives_the_same_module_shares_no_weights() -> None:
     assert not {id(p) for p in module.parameters()} & {id(p) for p in parameters}
 
 
+class Uncopied(nn.Flatten):
+    """Keeps a number that was computed from a parameter, as older wrappers of weights do: torch makes no copy of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.computed = 2 * self.scale
+
+
+def test_modules_that_cannot_be_copied_are_taken_once() -> None:
+    space = spaces.Box(-1, 1, (3,), np.float32)
+    for _ in range(2):
+        make_network(Config(network=lambda space: Uncopied()), space, DISCRETE)  # type: ignore[arg-type]
+    module = Uncopied()
+    config = Config(network=lambda space: module, separate_networks=True)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="made the same module twice, and torch makes no copy of it: make a new one"):
+        make_network(config, space, DISCRETE)
+
+
 # Spaces that are refused
 
 
 def test_stacks_of_pictures_are_refused_unless_a_perceptron_is_asked_for() -> None:
+    def make() -> gymnasium.Env:
+        return Picture((4, 40, 40, 3))
+
     with pytest.raises(UserError, match="a stack of pictures: make one picture of it"):
-        make_network(Config(), bytes_box(4, 40, 40, 3), DISCRETE)
-    assert isinstance(make_network(Config(network="mlp"), bytes_box(4, 40, 40, 3), DISCRETE).trunk.torso, Perceptron)
+        fresh_start(Config(env=make))  # type: ignore[arg-type]
+    start = fresh_start(Config(env=make, network="mlp"))  # type: ignore[arg-type]
+    assert isinstance(start.network.trunk.torso, Perceptron)
 
 
 @pytest.mark.parametrize(

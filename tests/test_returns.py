@@ -13,7 +13,7 @@ GAMMA = 0.9
 
 
 class Case:
-    """Random rewards, events and values, and the discounts and cut_values that follow from them."""
+    """Random rewards, events and values, and the discounts and cut values that follow from them."""
 
     def __init__(self, batch: int, steps: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -33,7 +33,7 @@ class Case:
         return np.array([[value(t, b) for b in range(batch)] for t in range(steps)])  # type: ignore[operator]
 
     def until_the_end(self, t: int, b: int) -> float:
-        """Walk from t to what ended the episode, as a reader of the paper would, knowing nothing of cut_values."""
+        """Walk from t to what ended the episode, as a reader of the paper would, knowing nothing of cut values."""
         total, weight = 0.0, 1.0
         for i in range(t, len(self.rewards)):
             total += weight * self.rewards[i, b]

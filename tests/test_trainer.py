@@ -107,10 +107,11 @@ def test_tensorboard_has_the_numbers(finished):
     assert score.step == finished.outcome.progress.frames
 
 
-@pytest.mark.parametrize("module", ["numpy", "random", "torch"])
+@pytest.mark.parametrize("module", ["numpy", "torch"])  # Python itself has forked processes draw differently
 def test_workers_share_no_randomness_that_environments_draw_from_unasked(module):
     """Forked processes begin with the same state of the generators that modules share."""
-    run = train(dataclasses.replace(TINY, env="worlds:careless", env_options=f"module={module}", workers=3))
+    settings = {"env": "worlds:careless", "env_options": f"module={module}", "workers": 3, "update": "synchronous"}
+    run = train(dataclasses.replace(TINY, **settings))  # all of them take turns
     first: dict[int, float] = {}
     for episode in run.episodes():
         first.setdefault(episode["worker"], episode["score"])
@@ -119,16 +120,21 @@ def test_workers_share_no_randomness_that_environments_draw_from_unasked(module)
 
 def test_environments_may_have_processes_of_their_own():
     told = []
+    before = time.monotonic()
     run = train(dataclasses.replace(TINY, env="worlds:has_child", frames=1_000), told)
+    assert time.monotonic() - before < 600  # a child of a child that goes on for an hour is not waited for
     assert run.outcome is not None and run.outcome.reason == "frames"
     assert not [line for line in told if "starting it again" in line]
 
 
 def test_slow_resets_are_signs_of_life(monkeypatch):
-    monkeypatch.setattr(pool, "HANG_SECONDS", 5.0)
+    def show(progress: Progress) -> None:  # starting may be slow
+        monkeypatch.setattr(pool, "HANG_SECONDS", 4.0 if Path("resetting").exists() else 120.0)
+
     told = []
-    config = dataclasses.replace(TINY, env="worlds:resets_slowly", workers=1, envs_per_worker=8, frames=1_000)
-    run = train(config, told)  # eight seconds to reset them all, where an episode ends
+    config = dataclasses.replace(TINY, env="worlds:resets_slowly", workers=1, envs_per_worker=8, frames=100)
+    run = train(config, told, show=show)  # eight seconds to reset them all, where an episode ends
+    assert pool.HANG_SECONDS == 4.0
     assert run.outcome is not None and run.outcome.reason == "frames"
     assert not [line for line in told if "starting it again" in line]
 
@@ -209,11 +215,6 @@ def test_slow_steps_are_no_hang(monkeypatch):
     assert run.outcome is not None and run.outcome.reason == "frames" and run.outcome.progress.updates == 1
     assert pool.HANG_SECONDS == 2.0
     assert not any("starting it again" in text for text in told)
-
-
-def test_a_worker_that_hangs_while_it_builds_is_given_up_in_the_end():
-    longest = pool.HANG_SECONDS + processes.BUILD_SECONDS
-    assert longest + 2 * pool.STALL_SECONDS < pool.HEALTHY_SECONDS  # else all its failures were forgiven, for ever
 
 
 def test_a_pause_of_the_trainer_leaves_a_worker_its_time_to_build():
@@ -370,6 +371,7 @@ def test_workers_of_many_environments_may_take_longer(monkeypatch):
     monkeypatch.setattr(workers, "_replace", lambda worker, slot, what: told.append(what))
     monkeypatch.setattr(pool, "_ask_where", lambda process: None)
     workers.slots[0].process = multiprocessing.current_process()  # alive
+    assert workers.state(0) == "starting"
     for seconds in (4 * pool.HANG_SECONDS - 10, 4 * pool.HANG_SECONDS + 10):
         workers.store.heartbeats[0, 0] = time.monotonic() - seconds
         workers.poll(0.0)
@@ -382,12 +384,14 @@ def test_restarts_back_off_and_long_work_is_forgiven(monkeypatch):
     monkeypatch.setattr(pool, "kill", lambda process: None)
     slot = workers.slots[0]
 
-    def fail(after: float) -> None:
-        slot.process, slot.start_at = multiprocessing.current_process(), time.monotonic() - after
+    def fail(after: float | None) -> None:
+        """Fail `after` seconds of updates, or after as long without any: environments may take long to build."""
+        slot.process, slot.start_at = multiprocessing.current_process(), time.monotonic() - 10_000
+        slot.learns_since = None if after is None else time.monotonic() - after
         workers._replace(0, slot, "fell")
 
-    for _ in range(5):
-        fail(after=1)
+    for after in (1, None, 1, None, 1):
+        fail(after)
     assert [line.partition(" in ")[2] for line in told] == [f"{2**i} s ({i + 1} of 5)" for i in range(5)]
     fail(after=10_000)
     assert told[-1].endswith("in 1 s (1 of 5)") and workers.restarts(0) == 6

@@ -13,6 +13,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from asyncrl.config import RENAMED
 from asyncrl.errors import UserError
 from asyncrl.quantities import parse_count, parse_number
 
@@ -147,4 +148,6 @@ def _one_line(complaint: str) -> str:
     unknown = re.search(r"Unrecognized options: .*?(--[\w-]+)", first)
     options = re.findall(r"(?<!\S)(--[\w-]+)", " ".join(blocks[1:]).partition("For full helptext")[0])
     near = difflib.get_close_matches(unknown[1], options, n=1, cutoff=0.0) if unknown else []
+    if unknown and (now := RENAMED.get(unknown[1].strip("-").replace("-", "_"))):
+        near = [f"--{now.replace('_', '-')}"]
     return first.rstrip(".") + (f": did you mean {near[0]}?" if near else "")

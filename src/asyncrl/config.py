@@ -1,8 +1,7 @@
 """The whole configuration of a run as one frozen dataclass.
 
-The comment above each field is its help text on the command line. Counts say in their names of what: `_steps` are
-agent decisions, `_frames` emulator frames (4 per step on Atari). Times are in seconds. `Paper:` marks what the paper
-leaves open.
+The comment above each field is its help text on the command line. `_frames` are emulator frames (4 per step on Atari),
+other counts agent decisions (steps); times are in seconds. `Paper:` marks what the paper leaves open.
 """
 
 import functools
@@ -39,6 +38,15 @@ PresetName = Literal[
 ]
 Initialization = Literal["torch", "orthogonal"]
 Scaling = Literal["none", "sqrt", "linear"]
+
+
+# What settings of older files are called now.
+RENAMED = {
+    "final_learning_rate": "final_learning_rate_fraction",
+    "final_entropy_cost": "final_entropy_fraction",
+    "epsilon": "optimizer_epsilon",
+    "momentum": "adam_beta1",
+}
 
 
 @dataclass(frozen=True)

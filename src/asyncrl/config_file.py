@@ -9,18 +9,10 @@ from typing import Any
 
 import tomli_w
 
-from asyncrl.config import Config
+from asyncrl.config import RENAMED, Config
 from asyncrl.errors import UserError, shortened
 from asyncrl.machine import sync
 from asyncrl.presets import PRESETS, make_preset
-
-# Settings of older files, and what they are called now.
-RENAMED = {
-    "final_learning_rate": "final_learning_rate_fraction",
-    "final_entropy_cost": "final_entropy_fraction",
-    "epsilon": "optimizer_epsilon",
-    "momentum": "adam_beta1",
-}
 
 
 def write_config(path: Path, config: Config, provenance: dict[str, str]) -> None:

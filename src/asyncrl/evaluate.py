@@ -19,7 +19,7 @@ from asyncrl.torsos import CoreState
 
 Mode = Literal["sampled", "greedy"]
 EVALUATION_EPSILON = 0.01  # of Q methods in "sampled" mode
-EPISODE_LIMIT_STEPS = 100_000
+EPISODE_LIMIT_STEPS = 100_000  # of an evaluated episode: where nothing limits its time it may have no end
 _MAX_ENVS = 10
 
 

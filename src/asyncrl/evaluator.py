@@ -21,7 +21,7 @@ from asyncrl.evaluate import evaluate
 from asyncrl.flat import flatten_parameters_
 from asyncrl.inputs import InputStatistics, statistics_of
 from asyncrl.networks import make_network
-from asyncrl.processes import last_line, prepare_process, seed_everything
+from asyncrl.processes import end_children, last_line, prepare_process, seed_everything
 from asyncrl.store import Counter, ParameterStore
 
 MAX_FAILURES = 5  # in a row, after which there are no more evaluations
@@ -213,3 +213,5 @@ def run_evaluation(
         sys.exit(1)
     except Exception:
         pipe.send(f"the evaluation failed: {last_line(traceback.format_exc())}")
+    finally:
+        end_children()

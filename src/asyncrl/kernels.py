@@ -49,26 +49,11 @@ def why_none() -> str | None:
 @functools.cache
 def _found() -> tuple[ctypes.CDLL | None, str | None]:
     try:
-        return loaded(), None
+        return load(build()), None
     except UserError as error:
         return None, str(error)
     except OSError as error:  # compiled, but not loaded
         return None, " ".join(str(error).split())
-
-
-def loaded() -> ctypes.CDLL:
-    """Compile the kernels if need be and load them; compile them anew where what is there cannot be loaded.
-
-    Raises:
-        UserError: if they cannot be compiled.
-        OSError: if they cannot be loaded, as from a disk without programs (noexec).
-    """
-    path = build()
-    try:
-        return load(path)
-    except OSError:  # cut short by a full disk or a power failure, perhaps
-        path.unlink(missing_ok=True)
-        return load(build())
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -114,8 +99,8 @@ def compile_library(compiler: Sequence[str], path: Path, *more: str) -> None:
         UserError: if the compiler fails.
     """
     command = [*compiler, *_COMPILE, *more, *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(path)]
+    # Safe: our own source and options, without a shell; only the compiler is the user's, by CC.
     try:
-        # Safe: our own source and options, without a shell; only the compiler is the user's, by CC.
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:  # a file that is no program
         raise UserError(f"{compiler[0]} cannot be run: {error.strerror}") from None
@@ -135,8 +120,9 @@ def _processor() -> str:
 
 if __name__ == "__main__":
     try:
-        loaded()
-        print(build())
+        path = build()
+        load(path)
+        print(path)
     except (UserError, OSError) as error:
         print(f"asyncrl: {error}", file=sys.stderr)
         sys.exit(2)

@@ -85,18 +85,23 @@ def compiled_once(path: Path, compile_to: Callable[[Path], None], *, anew: bool 
     Raises:
         UserError: if the cache cannot be written.
     """
-    if path.exists() and not anew:
+    if _is_whole(path) and not anew:
         return path
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if anew or not path.exists():
+            if anew or not _is_whole(path):
                 with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as aside:
                     output = Path(aside) / path.name
                     compile_to(output)
+                    sync(output)  # or a power failure may leave the name without what it names
                     output.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror}); set XDG_CACHE_HOME") from None
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0

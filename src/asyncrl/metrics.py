@@ -25,7 +25,7 @@ class WorkerProgress:
     """One worker's row."""
 
     worker: int
-    state: str  # "cli_config", "running", "restarting", "done"
+    state: str  # "starting", "running", "restarting", "done"
     frames: int
     frames_per_second: float
     updates: int

@@ -211,11 +211,6 @@ def _make_torso(config: Config, space: spaces.Box) -> Convolutions | Perceptron 
     if is_handed(name):
         return OwnTorso(require_function(name, "network"), space, name)
     if name == "auto":
-        if len(shape) == 4 and space.dtype == np.uint8:
-            raise UserError(
-                f"{config.env} observes {_brief(space)}, a stack of pictures: make one picture of it with the channels "
-                "of all (gymnasium.wrappers.TransformObservation), or choose --network mlp"
-            )
         size = min(shape[1:]) if is_image(space) else 0
         name = "conv2013" if size >= MIN_PICTURE else "conv-small" if size >= 3 else "mlp"
     if name.startswith("conv") and not is_image(space):

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -17,7 +18,7 @@ from asyncrl.processes import Report, last_line, patience, run_worker
 from asyncrl.store import Counter, ParameterStore
 
 MAX_RESTARTS = 5  # in a row
-HEALTHY_SECONDS = 600.0  # of work, after which failures before are forgiven: a run may last for days
+HEALTHY_SECONDS = 600.0  # of updates, after which failures before are forgiven: a run may last for days
 HANG_SECONDS = 120.0  # without a step
 BEST_SECONDS = 30.0  # between checkpoints of a new best score
 STOP_SECONDS = 3.0  # that a worker has to finish its update before it is killed
@@ -37,6 +38,7 @@ class _Slot:
     failures: int = 0  # in a row
     error: str | None = None  # the last line of the traceback it ended with
     start_at: float = 0.0  # monotonic seconds; when it started, or when a dead one may start again
+    learns_since: float | None = None  # monotonic seconds, its first updates since it started
     finished: bool = False
     is_closing: bool = False  # its environments, after its last report
 
@@ -55,13 +57,17 @@ class WorkerPool:
 
     exhausted = False  # processes always have something to do
 
-    def __init__(self, config, store, statistics, context, generation, announce) -> None:
-        self.config: Config = config
-        self.store: ParameterStore = store
-        self.statistics: InputStatistics | None = statistics
-        self.context: BaseContext = context
-        self.generation: int = generation
-        self.announce = announce
+    def __init__(
+        self,
+        config: Config,
+        store: ParameterStore,
+        statistics: InputStatistics | None,
+        context: BaseContext,
+        generation: int,
+        announce: Callable[[str], None],
+    ) -> None:
+        self.config, self.store, self.statistics, self.context = config, store, statistics, context
+        self.generation, self.announce = generation, announce
         self.slots = [_Slot() for _ in range(config.workers)]
         self._mistake: str | None = None  # for which the training ends, once all that was reported with it is taken
         self._polled = time.monotonic()
@@ -138,7 +144,7 @@ class WorkerPool:
             return "done"
         if slot.process is None:
             return "restarting"
-        return "running" if self.store.counters[worker, Counter.UPDATES] else "cli_config"
+        return "running" if self.store.counters[worker, Counter.UPDATES] else "starting"
 
     def restarts(self, worker: int) -> int:
         """Return how often a worker was started again."""
@@ -146,7 +152,7 @@ class WorkerPool:
 
     def _start(self, worker: int) -> None:
         slot = self.slots[worker]
-        slot.start_at = time.monotonic()
+        slot.start_at, slot.learns_since = time.monotonic(), None
         slot.is_closing = False
         self.store.beat(worker)
         try:
@@ -174,6 +180,8 @@ class WorkerPool:
             slot.pipe = None
         for report in reports:
             slot.is_closing |= report.is_last
+            if report.updates and slot.learns_since is None:
+                slot.learns_since = time.monotonic()
             if report.error is not None:
                 self.announce(report.error)
                 slot.error = last_line(report.error)
@@ -202,7 +210,7 @@ class WorkerPool:
 
     def _start_again(self, worker: int, slot: _Slot, what: str) -> None:
         """Have a worker that is gone start again after a while, unless it has failed too often."""
-        if time.monotonic() - slot.start_at > HEALTHY_SECONDS * patience(self.config):
+        if slot.learns_since is not None and time.monotonic() - slot.learns_since > HEALTHY_SECONDS:
             slot.failures = 0
         slot.failures += 1
         if slot.failures > MAX_RESTARTS:

@@ -83,10 +83,16 @@ def prepare_process() -> None:
     os.dup2(2, 1)  # what an environment prints must not come between the trainer's lines of JSON
     os.environ.pop("PYTHONSAFEPATH", None)  # of our servers (children.py), not of the environment's programs
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Daemons may have no children, and environments may want some; those end with us, whose pipes they read.
+    # Daemons may have no children, and environments may want some: see `end_children`.
     multiprocessing.current_process()._config["daemon"] = False  # pyright: ignore[reportAttributeAccessIssue]
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+
+
+def end_children() -> None:
+    """End what environments have started by multiprocessing and left behind, which Python would wait for."""
+    for child in multiprocessing.active_children():
+        child.kill()
 
 
 def seed_everything(seed: np.random.SeedSequence) -> None:
@@ -150,6 +156,7 @@ def run_worker(
         failure = Report(worker, mistake=f"{error}{where}")
     except Exception:
         failure = Report(worker, error=traceback.format_exc())
+    end_children()
     if failure is not None:
         with contextlib.suppress(OSError):  # the trainer may be gone
             pipe.send(pending.report(worker))  # what it has counted before

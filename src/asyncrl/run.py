@@ -13,7 +13,7 @@ from typing import Any
 
 from asyncrl.agent import Agent, load
 from asyncrl.checkpoint import Checkpoint, load_checkpoint, versions
-from asyncrl.config import Config, PresetName
+from asyncrl.config import RENAMED, Config, PresetName
 from asyncrl.config_file import read_config, write_config
 from asyncrl.display import PlainDisplay, make_display, say
 from asyncrl.errors import UserError
@@ -84,7 +84,8 @@ def train(
     """
     unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(Config)})
     if unknown:
-        raise UserError(f"there is no setting {unknown[0]}: asyncrl.Config lists them all")
+        now = f"it is {RENAMED[unknown[0]]} now" if unknown[0] in RENAMED else "asyncrl.Config lists them all"
+        raise UserError(f"there is no setting {unknown[0]}: {now}")
     named: Any = hand_over(env)
     if named is not None:
         settings["env"] = named

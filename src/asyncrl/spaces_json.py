@@ -52,8 +52,8 @@ def _bound(texts: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return what `_compact` wrote: whole numbers not by way of floats, which have fewer digits than an int64."""
     read = float if np.issubdtype(dtype, np.inexact) else int
     if isinstance(texts, list):
-        return np.array([read(text) for text in texts]).astype(dtype).reshape(shape)
-    return np.broadcast_to(np.array(read(texts)).astype(dtype), shape)
+        return np.array([read(text) for text in texts], dtype).reshape(shape)
+    return np.broadcast_to(np.array(read(texts), dtype), shape)
 
 
 def _compact(bound: np.ndarray) -> Any:

@@ -19,7 +19,7 @@ from asyncrl.children import make_context, start_early, start_process
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
-from asyncrl.processes import last_line, prepare_process, seed_everything
+from asyncrl.processes import end_children, last_line, prepare_process, seed_everything
 from asyncrl.roofline import floors
 from asyncrl.spans import Spans, time_learner_
 from asyncrl.start import Start, fresh_start, make_store
@@ -191,6 +191,8 @@ def run_measured(
     except Exception:
         pipe.send(_Found(error=last_line(traceback.format_exc())))
         sys.exit(1)
+    finally:
+        end_children()
 
 
 def _all_have_begun(store: ParameterStore) -> bool:

@@ -27,6 +27,7 @@ RANDOM_ENVS, RANDOM_STEPS = 8, 1600  # environments, and steps of all of them to
 # A game takes 0.2 s to build and reset, and two that go on are as varied as eight that have just begun (docs/log.md).
 ATARI_ENVS, ATARI_STEPS = 2, 1000
 ENOUGH_STEPS, PATIENCE_SECONDS = 100, 60.0  # slow worlds are not played for longer, once there are so many steps
+# ... but where runs repeat to the last bit, which a clock must not decide.
 
 
 class Start(NamedTuple):
@@ -47,10 +48,16 @@ def fresh_start(config: Config) -> Start:
     num_envs = min(num_envs, config.workers * config.envs_per_worker)  # a port or a licence may allow no more
     with opened_envs(config, num_envs if config.standardize_inputs else 1, threads=available_cores()) as envs:
         spaces_, statistics, sums = (envs.observation_space, envs.action_space), None, None
+        if config.network == "auto" and len(spaces_[0].shape or ()) == 4 and spaces_[0].dtype == np.uint8:
+            raise UserError(
+                f"{config.env} observes {spaces_[0]}, a stack of pictures: make one picture of it with the channels of "
+                "all (gymnasium.wrappers.TransformObservation), or choose --network mlp"
+            )
         network = make_network(config, *spaces_)
         if config.standardize_inputs:
             with blaming(f"{config.env} failed in random play, before the training"):
-                statistics, sums = measure_inputs(envs, config.seed, steps)
+                patience = math.inf if config.is_in_one_process else PATIENCE_SECONDS
+                statistics, sums = measure_inputs(envs, config.seed, steps, patience)
             network = make_network(config, *spaces_, statistics)
         return Start(spaces_, network, statistics, sums)
 
@@ -98,8 +105,12 @@ def _input_sums(checkpoint: Checkpoint, size: int) -> np.ndarray | None:
     return None if sums is None else sums.numpy()
 
 
-def measure_inputs(envs: Environments, seed: int, steps: int) -> tuple[InputStatistics, np.ndarray | None]:
+def measure_inputs(
+    envs: Environments, seed: int, steps: int, patience: float = math.inf
+) -> tuple[InputStatistics, np.ndarray | None]:
     """Return statistics of the inputs in `steps` of random play, and for vectors the sums that workers go on with.
+
+    After `patience` seconds ENOUGH_STEPS are enough.
 
     Vectors have a deviation for each number. Images have one for all: most pixels never change.
 
@@ -110,18 +121,18 @@ def measure_inputs(envs: Environments, seed: int, steps: int) -> tuple[InputStat
     envs.action_space.seed(int(generator.integers(2**31)))
     envs.reset(seed=int(generator.integers(2**31)))
     actions, sums = ActionMap(envs.action_space), np.zeros(())
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + patience
     for played in range(0, steps, envs.num_envs):
         if played >= ENOUGH_STEPS and time.monotonic() > end:
             break
         sums = sums + sums_of(envs.step(actions.sample(envs.num_envs)).observations[None])
-    if not is_image(envs.observation_space):
+    if not isinstance(envs.observation_space, spaces.Box) or not is_image(envs.observation_space):
         return statistics_of(sums), sums
     shape = envs.observation_space.shape
     assert shape is not None
     mean, squares = (half.reshape(shape) / sums[0] for half in np.split(sums[1:], 2))
     variance = max(squares.mean() - mean.mean() ** 2, 0.0) + NEVER_CHANGED
-    deviation = np.sqrt(variance)
-    if envs.observation_space.dtype == np.uint8:
-        deviation = max(deviation, 1.0)  # all black in random play: one step of brightness is something
+    # All black in random play: what is to be seen later must not be blown up.
+    brightest = float(np.max(envs.observation_space.high))
+    deviation = max(np.sqrt(variance), brightest / 255 if math.isfinite(brightest) else 0.0)
     return InputStatistics(mean.astype(np.float32), np.array(deviation, np.float32)), None

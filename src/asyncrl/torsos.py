@@ -5,6 +5,7 @@ They are put together by `networks.py`.
 
 import copy
 import math
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -175,8 +176,7 @@ class OwnTorso(nn.Module):
         module = make(space)
         if not isinstance(module, nn.Module):
             raise UserError(f"{name} made a {type(module).__name__}: it must return a torch.nn.Module")
-        # A function that returns the same module each time must not have networks share their weights.
-        module = self.module = copy.deepcopy(module)
+        module = self.module = _own_copy(module, name)
         pictures = torch.zeros(2, *torso_shape(space))
         with torch.no_grad():
             features = module(pictures)
@@ -187,6 +187,22 @@ class OwnTorso(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.module(inputs.contiguous() if self._rearranges else inputs)
+
+
+_UNCOPIED: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
+
+
+def _own_copy(module: nn.Module, name: str) -> nn.Module:
+    """Return a copy: a function that makes the same module each time must not have networks share their weights."""
+    try:
+        return copy.deepcopy(module)
+    except Exception:  # torch copies no results of computations, as older wrappers of weights keep them
+        if module in _UNCOPIED:
+            raise UserError(
+                f"{name} made the same module twice, and torch makes no copy of it: make a new one"
+            ) from None
+        _UNCOPIED.add(module)
+        return module
 
 
 def _takes_channels_last(module: nn.Module, pictures: Tensor) -> bool:

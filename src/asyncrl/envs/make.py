@@ -158,10 +158,10 @@ def _check_registered(env: str) -> None:
     is_atari_game = name.startswith("ALE/") or (spec is not None and "ale_py" in str(spec.entry_point))
     if not is_atari_game and (package or spec is not None):
         return  # Gymnasium imports the package itself
-    near = difflib.get_close_matches(env, [*our_worlds(), *gymnasium.registry], n=1, cutoff=0.7)
-    hint = f"if a package brings it, PACKAGE:{env} has it imported"
-    if near:
-        hint = f"did you mean {near[0]}? Or {hint}" if "/" in env else f"did you mean {near[0]}?"
+    near = difflib.get_close_matches(env, [*our_worlds(), *gymnasium.registry], n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else "is the package that brings it installed?"
+    if re.search(r"-v\d+$", env) and (not near or "/" in env):
+        hint = f"{hint} PACKAGE:{env} has a package imported"
     # Gymnasium's own ones would lack their preprocessing.
     if is_atari_game or ("/" not in env and any(word in env.lower() for word in ("pong", "breakout", "noframeskip"))):
         hint = "Atari games are named like ALE/Pong-v5"

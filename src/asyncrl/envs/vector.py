@@ -107,7 +107,7 @@ def _number(reward: Any) -> float:
     """Return a reward that is no Python float: NumPy's numbers, and arrays of one."""
     try:
         return np.asarray(reward, np.float64).item()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last one for a tensor with a gradient
         raise UserError(f"an environment gave the reward {shortened(str(reward))}: give one number") from None
 
 

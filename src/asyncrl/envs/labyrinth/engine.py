@@ -125,7 +125,7 @@ class Engine:
         game.set_doom_map(SLOTS[self._slot])
         self._started.append(game)
         self._game = game
-        with self._naming_the_cause("cli_config"):
+        with self._naming_the_cause("starting"):
             game.init()
         return game
 

@@ -90,7 +90,10 @@ def _compile(output: Path) -> None:
         raise UserError(f"building the TORCS host needs g++; on Debian 12, as root: {APT_COMMAND}")
     sources = [str(DRIVER_FOLDER / name) for name in _SOURCES]
     command = [compiler, *_COMPILE, *sources, "-o", str(output), *_LINK]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:  # a file that is no program
+        raise UserError(f"{compiler} cannot be run: {error.strerror}") from None
     if result.returncode != 0:
         errors = [line for line in result.stderr.splitlines() if "error" in line or "cannot find" in line]
         why = (errors or result.stderr.splitlines() or ["no message"])[0]
