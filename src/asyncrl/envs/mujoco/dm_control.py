@@ -14,7 +14,7 @@ from gymnasium import spaces
 from asyncrl.envs.mujoco.camera import RENDER_PIXELS, Camera, check_size, fixed_view
 from asyncrl.envs.mujoco.gl import INSTALL_COMMAND, close_in_time, find_backend, foreign_wish, import_mujoco
 from asyncrl.envs.options import require_choice, require_whole
-from asyncrl.errors import UserError
+from asyncrl.errors import MissingPackageError, UserError
 
 MANIPULATION = "manipulation"
 CAMERAS = {"quadruped": 2}  # the one that follows it; elsewhere camera 0 shows what matters
@@ -168,7 +168,7 @@ def load_task(domain: str, task: str) -> Any:
 
             return suite.load(domain, task, task_kwargs=options)
     except ModuleNotFoundError as error:
-        raise UserError(f"dm_control/{domain}-{task}-v0 needs dm_control: {INSTALL_COMMAND}") from error
+        raise MissingPackageError(f"dm_control/{domain}-{task}-v0 needs dm_control: {INSTALL_COMMAND}") from error
     except ValueError as error:
         raise UserError(f"dm_control has no dm_control/{domain}-{task}-v0: {error}") from error
     except (ImportError, AttributeError, RuntimeError) as error:

@@ -13,7 +13,7 @@ import tempfile
 import weakref
 from typing import Any
 
-from asyncrl.errors import UserError
+from asyncrl.errors import MissingPackageError, UserError
 
 INSTALL_COMMAND = "pip install 'asyncrl[mujoco]'"
 APT_COMMAND = "apt-get update && apt-get install -y --no-install-recommends libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri"
@@ -86,7 +86,7 @@ def import_mujoco() -> Any:
     try:
         import mujoco
     except ImportError as error:
-        raise UserError(f"MuJoCo is not installed: {INSTALL_COMMAND}") from error
+        raise MissingPackageError(f"MuJoCo is not installed: {INSTALL_COMMAND}") from error
     return mujoco
 
 
