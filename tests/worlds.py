@@ -90,8 +90,11 @@ def careless(module: str = "numpy") -> gymnasium.Env:
 
 
 def has_child() -> gymnasium.Env:
-    """Start a process of one's own, and leave it behind."""
-    multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,)).start()
+    """In a worker start a process of one's own and leave it behind; a file is named after it."""
+    if multiprocessing.parent_process() is not None:  # the test's own process would wait for it in the end
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        child.start()
+        Path(f"child-{child.pid}").touch()
     return Tiny()
 
 
