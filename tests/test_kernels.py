@@ -99,14 +99,6 @@ def pair(request: pytest.FixtureRequest, single_threaded: None) -> Iterator[tupl
         learner.close()
 
 
-@pytest.fixture
-def single_threaded() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("pair", CASES, indirect=True)
 def test_a_gradient_is_that_of_pytorch(pair: tuple[Learner, Learner]) -> None:
     assert pair[0].passes

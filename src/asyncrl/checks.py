@@ -95,6 +95,10 @@ CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
         "--schedule, --update and --record-order are for asynchronous workers: --algo a2c has none",
     ),
     (lambda c: c.device != "cpu" and c.algo != "a2c", "--device cuda is for --algo a2c: other methods run on CPUs"),
+    (
+        lambda c: c.kernels == "bf16" and c.algo == "a2c",
+        "--kernels bf16 is for asynchronous workers: --algo a2c computes with PyTorch",
+    ),
     (lambda c: c.replay is not None and c.schedule != "simulated", "--replay needs --schedule simulated"),
     (lambda c: c.replay is not None and c.update != "hogwild", "--replay takes its order from a file: leave --update"),
     (

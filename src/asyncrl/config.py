@@ -88,8 +88,10 @@ class Config:
     replay: Path | None = None
     # Processes: keep the order of pulls and pushes in the run's folder, 10 bytes each.
     record_order: bool = False
-    # Arithmetic on images: auto takes our own compiled kernels where there is a C compiler, torch never does.
-    kernels: Literal["auto", "torch"] = "auto"
+    # Arithmetic on images: auto takes our own compiled kernels where there is a C compiler, torch never does. bf16: the
+    # same kernels, with the factors of their products rounded to bfloat16 (8 significant bits), which only processors
+    # with AVX-512 BF16 can. Whatever is no image of bytes, an LSTM and evaluations stay in float32.
+    kernels: Literal["auto", "bf16", "torch"] = "auto"
     # Where a2c computes.
     device: Device = "cpu"
     # When to stop, in environment frames of all workers together (4 frames = 1 step on Atari). Schedules end here too.

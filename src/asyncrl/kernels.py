@@ -24,6 +24,7 @@ SOURCES = Path(__file__).with_name("csrc")
 _COMPILE = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_float
 _SIGNATURES = {
+    "torso_has_pairs": (_INT, ()),
     "torso_new": (_POINTER, (_POINTER,)),
     "torso_free": (None, (_POINTER,)),
     "torso_record": (_INT, (_POINTER,)),
@@ -44,6 +45,12 @@ def library() -> ctypes.CDLL | None:
 def why_none() -> str | None:
     """Return in a line why there are no kernels, or None where there are."""
     return _found()[1]
+
+
+def has_bfloat16() -> bool:
+    """Return whether there are kernels that multiply in bfloat16: the processor needs AVX-512 BF16."""
+    found = library()
+    return found is not None and bool(found.torso_has_pairs())
 
 
 @functools.cache

@@ -244,7 +244,9 @@ def attach_tapes_(network: nn.Module) -> list[Tape]:
     return tapes
 
 
-def attach_passes_(network: Network, library: ctypes.CDLL, space: spaces.Box, flat: Tensor) -> list[Passes]:
+def attach_passes_(
+    network: Network, library: ctypes.CDLL, space: spaces.Box, flat: Tensor, bfloat16: bool = False
+) -> list[Passes]:
     """Let our own kernels compute every torso of `network` that they can; return their passes.
 
     Args:
@@ -252,6 +254,7 @@ def attach_passes_(network: Network, library: ctypes.CDLL, space: spaces.Box, fl
         library: the kernels.
         space: of one observation.
         flat: [P] that its parameters are views of.
+        bfloat16: whether they multiply in bfloat16.
     """
     attached = []
     for trunk in network.modules():
@@ -261,7 +264,7 @@ def attach_passes_(network: Network, library: ctypes.CDLL, space: spaces.Box, fl
         hidden = next(module for module in trunk.torso if isinstance(module, nn.Linear))
         if is_supported(convolutions, hidden):
             last = trunk.inputs.channels_last
-            trunk.passes = Passes(library, torso_shape(space), last, convolutions, hidden, flat)
+            trunk.passes = Passes(library, torso_shape(space), last, convolutions, hidden, flat, bfloat16)
             trunk.passes.standardize(trunk.inputs.mean, trunk.inputs.scale)
             attached.append(trunk.passes)
     return attached

@@ -35,6 +35,8 @@ class Passes(Recorder):
         convolutions: each followed by a ReLU.
         hidden: the linear layer after them, with its ReLU.
         flat: [P] that the parameters are views of.
+        bfloat16: whether they multiply numbers rounded to bfloat16 (they add in float32), which the processor must
+            be able to (`kernels.has_bfloat16`).
     """
 
     def __init__(
@@ -45,13 +47,14 @@ class Passes(Recorder):
         convolutions: list[nn.Conv2d],
         hidden: nn.Linear,
         flat: Tensor,
+        bfloat16: bool = False,
     ) -> None:
         super().__init__()
         self._library, self._channels_last, self._flat = library, channels_last, flat
         self._parameters = [p for layer in (*convolutions, hidden) for p in layer.parameters()]  # weight, bias
         self._gradients: list[Tensor] = []
         kinds = [n for layer in convolutions for n in (layer.out_channels, layer.kernel_size[0], layer.stride[0])]
-        spec = np.array([*shape, hidden.out_features, len(convolutions), *kinds], np.int32)
+        spec = np.array([*shape, hidden.out_features, len(convolutions), bfloat16, *kinds], np.int32)
         self._torso = library.torso_new(spec.ctypes.data)
         if not self._torso:
             raise MemoryError("no memory for a network")

@@ -35,9 +35,10 @@ def floors(learner: Learner, store: ParameterStore, seconds: float) -> dict[str,
     Call it when the training is over: it plays on with the learner's environments.
     """
     flops, steps = _flops(learner)
+    in_bfloat16 = learner.config.kernels == "bf16"
     return {
         **_environment_floors(learner, seconds),
-        "arithmetic": flops / steps / _peak_flops(seconds),
+        "arithmetic": flops / steps / _peak_flops(seconds, torch.bfloat16 if in_bfloat16 else torch.float32),
         "memory": update_bytes(store) / steps / _bytes_per_second(seconds),
     }
 
@@ -72,9 +73,8 @@ def _environment_floors(learner: Learner, seconds: float) -> dict[str, float]:
     return {"emulator": emulator, "pictures": max(0.0, environment - emulator)}
 
 
-def _peak_flops(seconds: float) -> float:
-    left, right = torch.rand(PEAK_SIZE, PEAK_SIZE), torch.rand(PEAK_SIZE, PEAK_SIZE)
-    product = torch.empty(PEAK_SIZE, PEAK_SIZE)
+def _peak_flops(seconds: float, dtype: torch.dtype) -> float:
+    left, right, product = (torch.rand(PEAK_SIZE, PEAK_SIZE).to(dtype) for _ in range(3))
     return 2 * PEAK_SIZE**3 / _repeat(lambda: torch.mm(left, right, out=product), seconds)
 
 

@@ -124,7 +124,7 @@ def resume(
         show: as in `train`.
         announce: as in `train`.
         **settings: fields that may change on the way: frames, max_time, stop_at_score, workers, checkpoint_every,
-            eval_every, eval_episodes, and a2c's device.
+            eval_every, eval_episodes, kernels, and a2c's device.
 
     Raises:
         UserError: if there is nothing to resume or a setting may not change.
@@ -151,7 +151,17 @@ def new_run_dir(config: Config) -> Path:
 
 
 _MAY_CHANGE = frozenset(
-    {"frames", "max_time", "stop_at_score", "workers", "checkpoint_every", "eval_every", "eval_episodes", "device"}
+    {
+        "frames",
+        "max_time",
+        "stop_at_score",
+        "workers",
+        "checkpoint_every",
+        "eval_every",
+        "eval_episodes",
+        "kernels",
+        "device",
+    }
 )
 
 

@@ -22,7 +22,7 @@ from asyncrl.inputs import InputStatistics
 from asyncrl.processes import end_children, last_line, prepare_process, seed_everything
 from asyncrl.roofline import floors
 from asyncrl.spans import Spans, time_learner_
-from asyncrl.start import Start, fresh_start, make_store
+from asyncrl.start import Start, fresh_start, make_store, require_kernels
 from asyncrl.store import Counter, ParameterStore
 from asyncrl.worker import Learner, Update, learn
 
@@ -102,10 +102,11 @@ def trainable(config: Config) -> Config:
     """Return `config` without an end, and with all environments in one batch where its method has that.
 
     Raises:
-        UserError: for simulated asynchrony, whose speed says nothing, and for a GPU that is not there.
+        UserError: for simulated asynchrony, whose speed says nothing, and for a GPU or bfloat16 that is not there.
     """
     if config.schedule == "simulated":
         raise UserError("--schedule simulated takes turns in one process: there is no speed to measure")
+    require_kernels(config)
     config = dataclasses.replace(config, frames=ENDLESS_FRAMES, record_order=False)
     return batched(config) if config.algo == "a2c" else config
 

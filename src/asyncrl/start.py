@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from asyncrl import kernels
 from asyncrl.checkpoint import Checkpoint, input_statistics, restore_network
 from asyncrl.config import Config
 from asyncrl.envs import Environments
@@ -37,6 +38,13 @@ class Start(NamedTuple):
     network: Network
     statistics: InputStatistics | None
     sums: np.ndarray | None  # [1 + 2 D] of observations so far, where they are measured all along
+
+
+def require_kernels(config: Config) -> None:
+    """Raise a UserError if the kernels that `config` wants cannot be had on this machine."""
+    if config.kernels == "bf16" and not kernels.has_bfloat16():
+        why = kernels.why_none() or "the processor, or what the compiler knows of it, has no AVX-512 BF16"
+        raise UserError(f"--kernels bf16: {why}. Choose --kernels auto, which computes in float32")
 
 
 def fresh_start(config: Config) -> Start:

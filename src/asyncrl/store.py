@@ -128,7 +128,7 @@ class ParameterStore:
         self._flags = views["flags"]
         self.inputs = SharedSums(views["input_sums"], views["input_counters"]) if self.spec.num_inputs else None
         self.discipline = self._make_discipline(views["rounds"])
-        self._library = kernels.library() if self.config.kernels == "auto" else None
+        self._library = kernels.library() if self.config.kernels != "torch" else None
 
     def _make_discipline(self, rounds: np.ndarray) -> Discipline:
         timeouts = self.counters[:, Counter.TIMEOUTS]

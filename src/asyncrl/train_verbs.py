@@ -77,6 +77,8 @@ class ResumeArguments:
     eval_every: float | None = None
     # Episodes of an evaluation.
     eval_episodes: int | None = None
+    # Another arithmetic on images.
+    kernels: Literal["auto", "bf16", "torch"] | None = None
     # Where a2c computes from now on.
     device: Literal["cpu", "cuda"] | None = None
     # The run's environment again, as leave to make it: wanted where that may import code (it is an import path, or made

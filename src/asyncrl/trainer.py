@@ -26,7 +26,7 @@ from asyncrl.processes import Report, handling_signals
 from asyncrl.saving import Saving
 from asyncrl.simulate import Simulation
 from asyncrl.spaces_json import encode_space
-from asyncrl.start import fresh_start, make_store, restored_start
+from asyncrl.start import fresh_start, make_store, require_kernels, restored_start
 from asyncrl.store import Counter
 
 LOG_SECONDS = 10.0
@@ -67,6 +67,7 @@ class Trainer:
         context: BaseContext | None = None,
     ) -> None:
         config = batched(config) if config.algo == "a2c" else config
+        require_kernels(config)
         self.config, self.run_dir, self.show, self.announce = config, run_dir, show, announce
         self.saving = Saving(run_dir / "checkpoints", announce)
         if context is None:

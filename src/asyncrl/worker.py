@@ -123,10 +123,10 @@ class Learner:
 
     def _attach_passes(self, network: Network, flat: Tensor, space: Any) -> list[Passes]:
         # The kernels have one thread: where torch has several, as in a batched worker, it is the faster one.
-        library = kernels.library() if self.config.kernels == "auto" and torch.get_num_threads() == 1 else None
+        library = kernels.library() if self.config.kernels != "torch" and torch.get_num_threads() == 1 else None
         if library is None or self.device.type != "cpu":
             return []
-        return attach_passes_(network, library, space, flat)
+        return attach_passes_(network, library, space, flat, self.config.kernels == "bf16")
 
     def pull(self, store: ParameterStore) -> int:
         """Synchronise with the store (Algorithm S3: theta' = theta); return the updates made before."""

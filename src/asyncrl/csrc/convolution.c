@@ -2,8 +2,8 @@
 
 #include <string.h>
 
+#include "cells.h"
 #include "torso.h"
-#include "vectors.h"
 
 #define CASE(N, CALL) \
   case N: { \
@@ -57,9 +57,12 @@ void read_image(const Torso *t, const uint8_t *bytes, int last) {
     }
 }
 
-INLINE void convolve_tile(const Layer *y, const float *in, float *out, int o, const int P, const int V) {
+// `pairs`: 1 if cells are pairs of neighbours, of which there are half as many; else 0.
+INLINE void convolve_tile(
+    const Layer *y, const float *in, float *out, int o, const int P, const int V, const int pairs
+) {
   vec acc[TILE][2];
-  const int run = y->k * y->c, step = y->s * y->c, row = y->w * y->c, oc = y->oc;
+  const int run = y->k * y->c >> pairs, step = y->s * y->c >> pairs, row = y->w * y->c >> pairs, oc = y->oc;
 #pragma GCC unroll 16
   for (int p = 0; p < P; p++)
     for (int v = 0; v < V; v++) acc[p][v] = load(y->bias + o + v * LANES);
@@ -72,7 +75,7 @@ INLINE void convolve_tile(const Layer *y, const float *in, float *out, int o, co
 #pragma GCC unroll 16
       for (int p = 0; p < P; p++)
 #pragma GCC unroll 16
-        for (int v = 0; v < V; v++) acc[p][v] += x[p * step + j] * w[v];
+        for (int v = 0; v < V; v++) acc[p][v] = multiply_add(acc[p][v], spread(x + p * step + j, pairs), w[v], pairs);
     }
   }
 #pragma GCC unroll 16
@@ -81,54 +84,81 @@ INLINE void convolve_tile(const Layer *y, const float *in, float *out, int o, co
     for (int v = 0; v < V; v++) store(out + p * oc + o + v * LANES, relu(acc[p][v]));
 }
 
-void convolve(const Layer *y, const float *in, float *out) {
+INLINE void convolve_all(const Layer *y, const float *in, float *out, const int pairs) {
   const int tiles = (y->ow + TILE - 1) / TILE, width = (y->ow + tiles - 1) / tiles;
   for (int oy = 0; oy < y->oh; oy++)
     for (int ox = 0; ox < y->ow; ox += width) {
       const int n = y->ow - ox < width ? y->ow - ox : width;
-      const float *from = in + (oy * y->s * y->w + ox * y->s) * y->c;
+      const float *from = in + ((oy * y->s * y->w + ox * y->s) * y->c >> pairs);
       float *to = out + (oy * y->ow + ox) * y->oc;
       int o = 0;
-      for (; o + 2 * LANES <= y->oc; o += 2 * LANES) switch (n) { ALL_CASES(convolve_tile(y, from, to, o, P, 2)) }
-      for (; o < y->oc; o += LANES) switch (n) { ALL_CASES(convolve_tile(y, from, to, o, P, 1)) }
+      for (; o + 2 * LANES <= y->oc; o += 2 * LANES)
+        switch (n) { ALL_CASES(convolve_tile(y, from, to, o, P, 2, pairs)) }
+      for (; o < y->oc; o += LANES) switch (n) { ALL_CASES(convolve_tile(y, from, to, o, P, 1, pairs)) }
     }
 }
 
+void convolve(const Torso *t, const Layer *y, const float *in, float *out) {
+  if (!HAS_PAIRS || !y->pairs) {
+    convolve_all(y, in, out, 0);
+    return;
+  }
+  pair_neighbours(in, y->h * y->w * y->c, t->packed);
+  convolve_all(y, t->packed, out, 1);
+}
+
+// `pairs`: 1 if cells are pairs of what is multiplied at two positions, one after the other; else 0.
 INLINE void weights_tile(
-    const Layer *y, const float *in, const float *dy, float *gradient, int ky, int j, int o, const int P
+    const Layer *y, const float *in, const float *dy, float *gradient, int ky, int j, int o, const int P,
+    const int pairs
 ) {
   vec acc[WEIGHTS];
-  const int step = y->s * y->c, row = y->w * y->c, oc = y->oc;
+  const int step = y->s * y->c << pairs, row = y->w * y->c, oc = y->oc, steps = (y->ow + pairs) >> pairs;
   float *to = gradient + (ky * y->k * y->c + j) * oc + o;
 #pragma GCC unroll 16
   for (int p = 0; p < P; p++) acc[p] = load(to + p * oc);
   for (int oy = 0; oy < y->oh; oy++) {
-    const float *x = in + (oy * y->s + ky) * row + j, *d = dy + oy * y->ow * oc + o;
-    for (int ox = 0; ox < y->ow; ox++, x += step, d += oc) {
+    const float *x = in + (oy * y->s + ky) * row + j, *d = dy + oy * steps * oc + o;
+    for (int i = 0; i < steps; i++, x += step, d += oc) {
       vec dv = load(d);
 #pragma GCC unroll 16
-      for (int p = 0; p < P; p++) acc[p] += x[p] * dv;
+      for (int p = 0; p < P; p++) acc[p] = multiply_add(acc[p], spread(x + p, pairs), dv, pairs);
     }
   }
 #pragma GCC unroll 16
   for (int p = 0; p < P; p++) store(to + p * oc, acc[p]);
 }
 
-// Add the gradient of the packed weights.
-void add_weights(Layer *y, const float *in, const float *dy) {
+INLINE void add_all_weights(Layer *y, const float *in, const float *dy, const int pairs) {
   const int run = y->k * y->c;
   for (int ky = 0; ky < y->k; ky++)
     for (int o = 0; o < y->oc; o += LANES) {
       int j = 0;
-      for (; j + WEIGHTS <= run; j += WEIGHTS) weights_tile(y, in, dy, y->gradient, ky, j, o, WEIGHTS);
-      for (; j + 4 <= run; j += 4) weights_tile(y, in, dy, y->gradient, ky, j, o, 4);
-      for (; j < run; j++) weights_tile(y, in, dy, y->gradient, ky, j, o, 1);
+      for (; j + WEIGHTS <= run; j += WEIGHTS) weights_tile(y, in, dy, y->gradient, ky, j, o, WEIGHTS, pairs);
+      for (; j + 4 <= run; j += 4) weights_tile(y, in, dy, y->gradient, ky, j, o, 4, pairs);
+      for (; j < run; j++) weights_tile(y, in, dy, y->gradient, ky, j, o, 1, pairs);
     }
 }
 
-INLINE void inputs_tile(const Layer *y, const float *dy, float *dx, int ky, int j, const int P, const int V) {
+// Add the gradient of the packed weights.
+void add_weights(const Torso *t, Layer *y, const float *in, const float *dy) {
+  if (!HAS_PAIRS || !y->pairs) {
+    add_all_weights(y, in, dy, 0);
+    return;
+  }
+  const int row = y->ow * y->oc, packed_row = (y->ow + 1) / 2 * y->oc;
+  pair_ahead(in, y->h * y->w * y->c, y->s * y->c, t->packed);
+  for (int oy = 0; oy < y->oh; oy++)
+    pair_rows(dy + oy * row, y->oc, y->ow, y->oc, t->packed_gradient + oy * packed_row);
+  add_all_weights(y, t->packed, t->packed_gradient, 1);
+}
+
+// `pairs`: 1 if cells are pairs of neighbours among the outputs' channels; else 0.
+INLINE void inputs_tile(
+    const Layer *y, const float *dy, float *dx, int ky, int j, const int P, const int V, const int pairs
+) {
   vec acc[INPUT_TILE][4];
-  const int run = y->k * y->c, step = y->s * y->c, oc = y->oc;
+  const int run = y->k * y->c, step = y->s * y->c, oc = y->oc >> pairs;
   const float *weights = y->backward + ky * oc * run + j;
 #pragma GCC unroll 16
   for (int p = 0; p < P; p++)
@@ -141,7 +171,7 @@ INLINE void inputs_tile(const Layer *y, const float *dy, float *dx, int ky, int 
 #pragma GCC unroll 16
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 16
-      for (int v = 0; v < V; v++) acc[p][v] += dy[p * oc + o] * w[v];
+      for (int v = 0; v < V; v++) acc[p][v] = multiply_add(acc[p][v], spread(dy + p * oc + o, pairs), w[v], pairs);
   }
 #pragma GCC unroll 16
   for (int p = 0; p < P; p++) // positions overlap: one after the other
@@ -157,22 +187,31 @@ INLINE void inputs_tile(const Layer *y, const float *dy, float *dx, int ky, int 
 #else
 #define FEW_CASES(CALL) CASE(3, CALL) CASE(2, CALL) CASE(1, CALL)
 #endif
-// dx: [h][w][c], from dy [oh][ow][oc]. c is a multiple of 16, as it is of outputs.
-void set_inputs(const Layer *y, const float *dy, float *dx) {
-  const int run = y->k * y->c;
+INLINE void set_all_inputs(const Layer *y, const float *dy, float *dx, const int pairs) {
+  const int run = y->k * y->c, oc = y->oc >> pairs;
   memset(dx, 0, sizeof(float) * (size_t)(y->h * y->w * y->c));
   for (int oy = 0; oy < y->oh; oy++)
     for (int ky = 0; ky < y->k; ky++) {
       float *to = dx + (oy * y->s + ky) * y->w * y->c;
       for (int ox = 0; ox < y->ow; ox += INPUT_TILE) {
-        const float *from = dy + (oy * y->ow + ox) * y->oc;
+        const float *from = dy + (oy * y->ow + ox) * oc;
         const int n = y->ow - ox < INPUT_TILE ? y->ow - ox : INPUT_TILE;
         float *at = to + ox * y->s * y->c;
         int j = 0;
         for (; j + 4 * LANES <= run; j += 4 * LANES)
-          switch (n) { FEW_CASES(inputs_tile(y, from, at, ky, j, P, 4)) }
+          switch (n) { FEW_CASES(inputs_tile(y, from, at, ky, j, P, 4, pairs)) }
         for (; j < run; j += LANES)
-          for (int p = 0; p < n; p++) inputs_tile(y, from + p * y->oc, at + p * y->s * y->c, ky, j, 1, 1);
+          for (int p = 0; p < n; p++) inputs_tile(y, from + p * oc, at + p * y->s * y->c, ky, j, 1, 1, pairs);
       }
     }
+}
+
+// dx: [h][w][c], from dy [oh][ow][oc]. c is a multiple of 16, as it is of outputs.
+void set_inputs(const Torso *t, const Layer *y, const float *dy, float *dx) {
+  if (!HAS_PAIRS || !y->pairs) {
+    set_all_inputs(y, dy, dx, 0);
+    return;
+  }
+  pair_neighbours(dy, y->outputs, t->packed_gradient);
+  set_all_inputs(y, t->packed_gradient, dx, 1);
 }

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cells.h"
 #include "torso.h"
-#include "vectors.h"
 
 static float *floats(long n) {
   void *p = NULL;
@@ -16,28 +16,42 @@ void torso_free(Torso *t) {
   for (int l = 0; l < t->layers; l++) {
     free(t->layer[l].forward), free(t->layer[l].backward), free(t->layer[l].gradient), free(t->gradients[l]);
   }
-  free(t->image), free(t->active), free(t->rows), free(t);
+  free(t->linear_cells), free(t->packed), free(t->packed_gradient);
+  free(t->image), free(t->active), free(t->rows), free(t->active_pairs), free(t);
 }
 
-// spec: c, h, w, hidden, layers, then oc, k, s of each. NULL where memory is short.
+// Whether this processor multiplies pairs.
+int torso_has_pairs(void) { return HAS_PAIRS; }
+
+// spec: c, h, w, hidden, layers, pairs, then oc, k, s of each. NULL where memory is short.
 Torso *torso_new(const int *spec) {
   Torso *t = calloc(1, sizeof *t);
   if (!t) return NULL;
   int c = spec[0], h = spec[1], w = spec[2], ok = 1;
-  t->hidden = spec[3], t->layers = spec[4], t->scale = 1;
+  t->hidden = spec[3], t->layers = spec[4], t->pairs = spec[5] && HAS_PAIRS, t->scale = 1;
+  long packed = 0, packed_gradient = 0;
   ok &= (t->image = floats((long)c * h * w)) != NULL;
   for (int l = 0; l < t->layers; l++) {
     Layer *y = &t->layer[l];
-    const int *s = spec + 5 + 3 * l;
-    *y = (Layer){.c = c, .h = h, .w = w, .oc = s[0], .k = s[1], .s = s[2]};
+    const int *s = spec + 6 + 3 * l;
+    *y = (Layer){.pairs = t->pairs && c % 2 == 0, .c = c, .h = h, .w = w, .oc = s[0], .k = s[1], .s = s[2]};
     y->oh = (h - y->k) / y->s + 1, y->ow = (w - y->k) / y->s + 1, y->outputs = y->oh * y->ow * y->oc;
     long weights = (long)y->k * y->k * c * y->oc;
     ok &= (y->forward = floats(weights)) && (y->backward = floats(weights)) && (y->gradient = floats(weights));
     ok &= (t->gradients[l] = floats(y->outputs)) != NULL;
     if (l < t->layers - 1) t->record += y->outputs;
+    packed = larger(packed, (long)c * h * w);
+    packed_gradient = larger(packed_gradient, (long)y->oh * (y->ow + 1) * y->oc);
     c = y->oc, h = y->oh, w = y->ow;
   }
   t->inputs = c * h * w;
+  if (t->pairs) {
+    t->cells = (t->inputs / 2 + LANES - 1) / LANES * LANES;
+    ok &= (t->linear_cells = floats((long)t->hidden * t->cells)) != NULL;
+    ok &= (t->packed = floats(larger(packed, linear_room(t)))) != NULL;
+    ok &= (t->packed_gradient = floats(larger(packed_gradient, linear_gradient_room(t)))) != NULL;
+    ok &= (t->active_pairs = calloc((size_t)t->hidden, sizeof(int))) != NULL;
+  }
   ok &= (t->active = floats(t->hidden)) && (t->rows = calloc((size_t)t->hidden, sizeof(int)));
   if (ok) return t;
   torso_free(t);
@@ -66,8 +80,13 @@ void torso_load(Torso *t, const float *const *parameters) {
             y->forward[(ky * run + j) * y->oc + o] = value;
             y->backward[(ky * y->oc + o) * run + j] = value;
           }
+    if (y->pairs) { // in place
+      pair_rows(y->forward, y->oc, y->k * run, y->oc, y->forward);
+      if (l) pair_rows(y->backward, run, y->k * y->oc, run, y->backward);
+    }
   }
   t->linear = parameters[0], t->linear_bias = parameters[1];
+  linear_load(t);
 }
 
 // [n][m] to [m][n].
@@ -88,10 +107,10 @@ void torso_forward(
     const float *in = t->image;
     float *out = record + (long)i * t->record;
     for (int l = 0; l < t->layers - 1; l++) {
-      convolve(&t->layer[l], in, out);
+      convolve(t, &t->layer[l], in, out);
       in = out, out += t->layer[l].outputs;
     }
-    convolve(final, in, t->gradients[t->layers - 1]); // borrowed: backward has it to write to
+    convolve(t, final, in, t->gradients[t->layers - 1]); // borrowed: backward has it to write to
     transpose(t->gradients[t->layers - 1], inputs + (long)i * t->inputs, final->oh * final->ow, final->oc);
   }
   linear(t, inputs, n, features);
@@ -139,11 +158,11 @@ void torso_backward(
       const float *dy = t->gradients[l];
       const float *in = l ? out - t->layer[l - 1].outputs : t->image;
       float *bias = gradients[2 * l + 1];
-      add_weights(y, in, dy);
+      add_weights(t, y, in, dy);
       for (int p = 0; p < y->oh * y->ow; p++)
         for (int o = 0; o < y->oc; o += LANES) store(bias + o, load(bias + o) + load(dy + p * y->oc + o));
       if (!l) break;
-      set_inputs(y, dy, t->gradients[l - 1]);
+      set_inputs(t, y, dy, t->gradients[l - 1]);
       mask(t->gradients[l - 1], in, t->layer[l - 1].outputs);
       out = in;
     }
