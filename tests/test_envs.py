@@ -300,7 +300,12 @@ def test_closing_twice_closes_each_environment_once() -> None:
     ("env", "message"),
     [
         ("CartPole-v7x", "did you mean CartPole-v1"),
-        ("Pong-v77", "named like ALE/Pong-v5"),
+        ("Pong-v77", "did you mean ALE/Pong-v5?"),
+        ("SpaceInvaders-v5", "did you mean ALE/SpaceInvaders-v5?"),
+        ("space_invaders", "did you mean ALE/SpaceInvaders-v5?"),
+        ("ale/Pnog-v5", "did you mean ALE/Pong-v5?"),
+        ("BreakoutDeterministic-v4", "did you mean ALE/Breakout-v5?"),
+        ("Blackjack-v2", "did you mean Blackjack-v1?"),
         ("ALE/Pogn-v5", "did you mean ALE/Pong-v5"),
         ("no_such_module:make", "cannot import no_such_module:make"),
         ("test_envs:no_such_function", "cannot import test_envs:no_such_function"),
@@ -309,7 +314,7 @@ def test_closing_twice_closes_each_environment_once() -> None:
         ("MinAtar/Breakout-v1", "PACKAGE:MinAtar/Breakout-v1 has a package imported"),
         ("Torcs-v0", "did you mean asyncrl/Torcs-v0?"),
         ("cartpole", "did you mean CartPole-v1?"),
-        ("ale_py:ALE/Pong-v5", "named like ALE/Pong-v5"),
+        ("ale_py:ALE/Pong-v5", "did you mean ALE/Pong-v5?"),
     ],
 )
 def test_a_wrong_name_is_told_in_one_line(env: str, message: str) -> None:

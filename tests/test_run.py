@@ -18,6 +18,7 @@ from asyncrl import run as runs
 from asyncrl import trainer
 from asyncrl.cli import main
 from asyncrl.config import Config
+from asyncrl.errors import UserError
 from asyncrl.machine import available_cores
 from asyncrl.pointers import point_to
 
@@ -106,6 +107,46 @@ def test_wrong_settings_write_nothing():
     assert list(Path().iterdir()) == []
 
 
+def test_events_that_cannot_be_written_cost_only_themselves(monkeypatch):
+    def fail(folder: Path) -> None:
+        raise TypeError("Descriptors cannot be created\ndirectly")
+
+    monkeypatch.setattr("asyncrl.metrics.Events", fail)
+    monkeypatch.setattr("asyncrl.trainer.LOG_SECONDS", 0.1)
+    told: list[str] = []
+    run = asyncrl.train("asyncrl/Catch-v0", frames=5_000, workers=1, run_dir="run", announce=told.append)
+    assert len(run.metrics()) > 1
+    (line,) = [text for text in told if "TensorBoard" in text]
+    assert "TypeError: Descriptors cannot be created directly" in line and "\n" not in line
+    assert run.agent().checkpoint.state["frames"] >= 5_000
+
+
+def test_whatever_fails_at_the_end_the_checkpoint_is_written(monkeypatch):
+    def fail(*args: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("asyncrl.metrics.RunLog.progress", fail)
+    with pytest.raises(BrokenPipeError):
+        asyncrl.train("asyncrl/Catch-v0", frames=2_000, workers=1, run_dir="run")
+    assert asyncrl.load("run").checkpoint.state["frames"] >= 2_000
+
+
+@pytest.mark.parametrize(
+    ("how", "complaint"),
+    [
+        ({"episodes": "3"}, "'3' episodes: it must be a whole number"),
+        ({"episodes": 1.5}, "1.5 episodes"),
+        ({"episodes": 0}, "0 episodes"),
+        ({"episodes": 2, "seed": -1}, "the seed is -1: it must be a whole number between 0 and"),
+    ],
+)
+def test_an_evaluation_says_what_it_cannot_play(how, complaint):
+    run = asyncrl.train("asyncrl/Catch-v0", frames=200, workers=1, run_dir="run")
+    with pytest.raises(UserError) as caught:
+        run.agent().evaluate(**how)
+    assert str(caught.value).startswith(complaint)
+
+
 def test_where_a_training_starts_from_is_said_once():
     with pytest.raises(asyncrl.UserError, match="preset and config both say where to start from"):
         asyncrl.train("CartPole-v1", preset="paper", config=Config())
@@ -121,7 +162,7 @@ def test_an_agent_takes_observations_as_environments_give_them(tmp_path):
         assert agent.act(picture) in (0, 1)
     with pytest.raises(asyncrl.UserError, match="there is no mode 'deterministic': sampled and greedy are all"):
         agent.act(picture, mode="deterministic")
-    with pytest.raises(asyncrl.UserError, match="0 episodes: at least one must be played"):
+    with pytest.raises(asyncrl.UserError, match="0 episodes: it must be a whole number, at least one"):
         agent.evaluate(0)
 
 

@@ -69,6 +69,21 @@ def test_staleness_of_hand_made_interleavings_is_what_the_store_counts() -> None
     simulation.stop()
 
 
+@pytest.mark.parametrize("beats", [1, 7, 40])  # while the first environment is built, the last, in an update
+def test_an_interruption_ends_whatever_is_under_way(beats: int) -> None:
+    simulation, left = make_simulation(), iter(range(beats))
+    simulation._is_interrupted = lambda: next(left, None) is None
+    simulation.start()
+    simulation.poll(60.0)
+    assert next(left, None) is None
+    updates = simulation.store.total(Counter.UPDATES)
+    simulation.poll(60.0)
+    assert simulation.store.total(Counter.UPDATES) == updates
+    simulation.stop()
+    simulation.close()
+    assert not simulation.learners
+
+
 @pytest.mark.parametrize("flushes", [False, True])
 def test_a_training_leaves_the_callers_arithmetic_as_it_was(tmp_path: Path, flushes: bool) -> None:
     torch.set_flush_denormal(flushes)

@@ -247,6 +247,14 @@ def test_no_clocks_for_a_gpu(monkeypatch):
         measure_speed(dataclasses.replace(CART, algo="a2c", device="cuda"), seconds=1.0, warmup=0.0, profile=True)
 
 
+def test_a_worker_that_hangs_at_the_end_is_told(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("asyncrl.speed.STARTUP_SECONDS", 3.0)
+    config = dataclasses.replace(CART, env="tests.worlds:hanging_soon", workers=1, standardize_inputs=False)
+    with pytest.raises(UserError, match="a worker still hangs 3 s after"):
+        measure_speed(config, seconds=0.5, warmup=0.0)
+
+
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [

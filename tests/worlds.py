@@ -188,6 +188,12 @@ def hanging_once() -> gymnasium.Env:
     return Failing(lambda: time.sleep(3600), once=True)
 
 
+def hanging_soon() -> gymnasium.Env:
+    env = Failing(lambda: time.sleep(3600), once=False)
+    env.left = 20
+    return env
+
+
 def ending_once() -> gymnasium.Env:
     """End the process as if all were well: a worker that does so is not done."""
     return Failing(lambda: os._exit(0), once=True)
@@ -195,6 +201,7 @@ def ending_once() -> gymnasium.Env:
 
 def talkative() -> gymnasium.Env:
     print("hello from an environment")
+    os.write(1, b"hello from its C code\n")
     return Tiny()
 
 

@@ -6,6 +6,7 @@ forward pass; the emulators step in threads of their own where they can (Atari),
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 
@@ -34,10 +35,15 @@ def batched(config: Config) -> Config:
 
 
 def make_batched_worker(
-    config: Config, store: ParameterStore, statistics: InputStatistics | None, generation: int
+    config: Config,
+    store: ParameterStore,
+    statistics: InputStatistics | None,
+    generation: int,
+    is_interrupted: Callable[[], bool],
 ) -> Simulation:
     """Return the one worker of a `batched` configuration: a simulation of one, hence as reproducible."""
-    return Simulation(config, store, statistics, generation, threads=threads_of(config, store.spec.num_parameters))
+    threads = threads_of(config, store.spec.num_parameters)
+    return Simulation(config, store, statistics, generation, threads=threads, is_interrupted=is_interrupted)
 
 
 def threads_of(config: Config, num_parameters: int) -> int:

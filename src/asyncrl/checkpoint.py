@@ -104,6 +104,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         UserError: if it is missing, damaged, or of another version.
     """
     try:
+        if not (path / "state.json").is_file():
+            raise FileNotFoundError("it has no state.json")
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no readable checkpoint: {error}") from None

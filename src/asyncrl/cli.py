@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -88,7 +89,7 @@ def _cleaning_up() -> Iterator[None]:
 
 
 def _open_closed_streams() -> None:
-    """Have something behind stdin, stdout and stderr, also where they were closed, as by `>&-`.
+    """Have something that takes all text behind stdin, stdout and stderr, also where they were closed, as by `>&-`.
 
     Python goes on without; but the next file that is opened would take their number, and what others print.
     """
@@ -100,6 +101,8 @@ def _open_closed_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be anything
 
 
 def _tell(line: str) -> None:

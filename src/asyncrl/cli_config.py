@@ -30,7 +30,10 @@ def starting_point(args: Sequence[str], usual_env: str | None = None) -> tuple[s
         raise UserError("--preset and --config both say where to start from: give one of them")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"there is no preset {preset}: {', '.join(PRESETS)} are all")
-    named, options = env or peek(rest, "--env"), peek(rest, "--env-options")
+    again = peek(rest, "--env")
+    if env is not None and again not in (None, env):
+        raise UserError(f"{env} and --env {again} name two environments: give one of them")
+    named, options = env or again, peek(rest, "--env-options")
     workers = _number_of_workers(peek(rest, "--workers"))
     if file is not None:
         config = _from_file(Path(file), named, options, workers, _known_algo(rest))

@@ -106,10 +106,12 @@ def evaluate(
         beat: called after every step.
 
     Raises:
-        UserError: for less than one episode, or another mode.
+        UserError: for less than one episode, another mode or no proper seed.
     """
-    if episodes < 1:
-        raise UserError(f"{episodes} episodes: at least one must be played")
+    if not isinstance(episodes, int) or episodes < 1:
+        raise UserError(f"{episodes!r} episodes: it must be a whole number, at least one")
+    if not isinstance(seed, int) or not 0 <= seed < 2**31:
+        raise UserError(f"the seed is {seed!r}: it must be a whole number between 0 and 2147483647")
     num_envs = min(episodes, _MAX_ENVS)
     envs = make_envs(config, num_envs)
     try:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import socket
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,11 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would wait for a reader
+        descriptor = os.open(path, flags, 0o666)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, f"{path.name} is no file")
         self._file = os.fdopen(descriptor, "ab", buffering=0)
 
     def write(self, piece: bytes) -> None:
@@ -116,7 +121,7 @@ def _finite(value: Any) -> Any:
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a file; what is no row, as a line cut short by a crash, is left out."""
-    if not path.exists():
+    if not path.is_file():
         return []
     rows = []
     with path.open(encoding="utf-8", errors="replace") as file:

@@ -144,6 +144,7 @@ class RunLog:
         self._order: Journal | None = None  # opened with the first event
         self._order_file = record_file(run_dir, int(time.time()))
         self._events: Events | None = None  # opened with the first row
+        self._has_events = True
         try:
             with contextlib.ExitStack() as opened:
                 self._metrics = JsonLines(run_dir / "metrics.jsonl")
@@ -195,8 +196,21 @@ class RunLog:
 
     def _scalars(self, values: Mapping[str, float], step: int) -> None:
         with self._forgiving():
-            self._events = self._events or Events(self._run_dir / "tensorboard")
-            self._events.scalars(values, step)
+            if self._events is None and self._has_events:
+                self._events = self._opened_events()
+            if self._events is not None:
+                self._events.scalars(values, step)
+
+    def _opened_events(self) -> Events | None:
+        try:
+            return Events(self._run_dir / "tensorboard")
+        except OSError:
+            raise
+        except Exception as error:  # whatever its imports raise, as where packages do not fit together
+            self._has_events = False
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            self._announce(f"no events for TensorBoard are written, which cannot be imported: {why}")
+            return None
 
     @contextlib.contextmanager
     def _forgiving(self) -> Iterator[None]:

@@ -73,7 +73,8 @@ def _draw(drawings: list[_Drawing], out: Path) -> None:
     for (label, curves, dots), colour in zip(drawings, itertools.cycle(_COLOURS)):
         for axis, column, scale in ((axes[0], "frames", frames_per_unit), (axes[1], "seconds", 60.0)):
             for (what, curve), style in zip(curves.items(), itertools.cycle(_STYLES)):
-                axis.plot(curve[column] / scale, curve["score"], style, color=colour, label=label + what, linewidth=1.6)
+                name = literal(label + what)
+                axis.plot(curve[column] / scale, curve["score"], style, color=colour, label=name, linewidth=1.6)
             if len(dots["score"]):
                 axis.plot(dots[column] / scale, dots["score"], "o", color=colour, markersize=5, markeredgecolor="white")
     axes[0].set(xlabel=f"environment frames ({unit})", ylabel=f"score (mean of {RECENT_EPISODES}; dots: evaluated)")
@@ -85,6 +86,11 @@ def _draw(drawings: list[_Drawing], out: Path) -> None:
     columns = 2 if max(map(len, labels)) <= LABEL_LENGTH else 1
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     save_figure(figure, out)
+
+
+def literal(text: str) -> str:
+    """Return `text` as matplotlib draws it: between two $ it would find mathematics."""
+    return text.replace("$", r"\$")
 
 
 def save_figure(figure: Any, out: Path) -> None:
@@ -100,11 +106,11 @@ def save_figure(figure: Any, out: Path) -> None:
     try:
         figure.savefig(aside, dpi=140)
         aside.replace(final)
-    except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
+    except (OSError, ValueError, RuntimeError) as error:  # the last is LaTeX's, which some kinds of picture need
         raise UserError(f"cannot write {out}: {' '.join(str(error).split())}") from None
     finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         pyplot.close(figure)
 
 

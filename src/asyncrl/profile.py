@@ -1,6 +1,5 @@
 """The verb `bench`: how fast this machine trains, where each microsecond goes, and what it cannot beat."""
 
-import contextlib
 import dataclasses
 import json
 import sys
@@ -11,10 +10,11 @@ from typing import Any
 
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
-from asyncrl.plots import save_figure
+from asyncrl.plots import literal, save_figure
 from asyncrl.roofline import FLOORS
 from asyncrl.spans import SPANS
 from asyncrl.speed import Speed, Window, measure_speed, trainable
+from asyncrl.streams import others_on_stderr
 
 # Okabe and Ito (2008), and greys for what is neither game nor network.
 COLOURS = {
@@ -99,7 +99,7 @@ def bench_verb(args: Sequence[str]) -> int:
     # The preset as it is for this world.
     settings = trainable(dataclasses.replace(given.settings, preset=start.preset))
     print(f"measuring {settings.env} for {given.warmup:g} + {given.seconds:g} seconds ...", file=sys.stderr, flush=True)
-    with contextlib.redirect_stdout(sys.stderr):  # what environments print must not come between lines of JSON
+    with others_on_stderr():  # not between lines of JSON
         speed = measure_speed(settings, seconds=given.seconds, warmup=given.warmup, profile=given.profile)
     profile = profile_of(speed) if given.profile else None
     if profile is not None:
@@ -178,7 +178,7 @@ def draw(speed: Speed, profile: Profile, out: Path) -> None:
     axis.set_ylim(-0.75, 1.75)
     axis.set_xlabel("microseconds of a worker per agent step")
     axis.set_title(
-        f"{config.env} {config.algo}-{config.core}, {config.workers} x {config.envs_per_worker} environments: "
+        f"{literal(config.env)} {config.algo}-{config.core}, {config.workers} x {config.envs_per_worker} environments: "
         f"{speed.steps_per_second:,.0f} steps/s",
         fontsize=10,
     )

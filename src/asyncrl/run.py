@@ -82,6 +82,8 @@ def train(
     Raises:
         UserError: for a mistake in the settings; nothing has been written then.
     """
+    if config is not None and not isinstance(config, Config):
+        raise UserError(f"config is a {type(config).__name__}: it must be an asyncrl.Config")
     unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(Config)})
     if unknown:
         now = f"it is {RENAMED[unknown[0]]} now" if unknown[0] in RENAMED else "asyncrl.Config lists them all"
@@ -230,9 +232,10 @@ def _end(config: Config, state: dict[str, Any]) -> str | None:
 def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: Show, announce: Announce) -> Run:
     # The trainer finds every mistake before it is asked to run: nothing is written before that.
     trainer = Trainer(config, run_dir, show=show, announce=announce, checkpoint=checkpoint)
+    made_by = provenance()
     with _prepared(run_dir) if checkpoint is None else contextlib.nullcontext():
         try:
-            write_config(run_dir / "config.toml", config, provenance())
+            write_config(run_dir / "config.toml", config, made_by)
         except OSError as error:
             if checkpoint is None:
                 shutil.rmtree(run_dir, ignore_errors=True)

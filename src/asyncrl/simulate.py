@@ -7,7 +7,7 @@ gradients alone. Equal seeds give equal bits.
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -22,6 +22,10 @@ from asyncrl.store import Counter, ParameterStore
 from asyncrl.worker import Learner, Update, compute_update
 
 _ORDER_KEY = 2_000_000  # of the seed; workers' keys are their numbers
+
+
+class _Interrupted(BaseException):
+    """Ends what a learner is at. No `Exception`: it is nobody's mistake."""
 
 
 class Simulation:
@@ -39,6 +43,7 @@ class Simulation:
         generation: number of the first era; each draws other seeds.
         position: events of a recorded order that were used before.
         threads: of torch's arithmetic, while it runs.
+        is_interrupted: asked at every step of every worker; once it says yes nobody begins or goes on with an update.
     """
 
     def __init__(
@@ -50,9 +55,11 @@ class Simulation:
         *,
         position: int = 0,
         threads: int = 1,
+        is_interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config, self.store, self.statistics = config, store, statistics
         self.generation, self.position, self.threads = generation, position, threads
+        self._is_interrupted = is_interrupted
         self.exhausted = False  # whether a recorded order is at its end
         self.learners: list[Learner] = []
         self._recorded = None if config.replay is None else recorded_order(config.replay, config.workers)
@@ -67,7 +74,8 @@ class Simulation:
         self._before = (torch.get_num_threads(), flushes_denormals())
         torch.set_num_threads(self.threads)
         torch.set_flush_denormal(True)
-        self._begin_era()
+        with contextlib.suppress(_Interrupted):
+            self._begin_era()
 
     def poll(self, timeout: float) -> list[Report]:
         """Let workers pull and push for `timeout` seconds or until the era ends; return what they did.
@@ -75,12 +83,14 @@ class Simulation:
         Raises:
             UserError: if one fails, as where its environment raises.
         """
-        if self._era_is_over and not self.exhausted:
-            self.generation += 1
-            self._begin_era()
-        deadline = time.monotonic() + timeout
-        while not self._era_is_over and time.monotonic() < deadline:
-            self._advance()
+        with contextlib.suppress(_Interrupted):
+            self._beat()
+            if self._era_is_over and not self.exhausted:
+                self.generation += 1
+                self._begin_era()
+            deadline = time.monotonic() + timeout
+            while not self._era_is_over and time.monotonic() < deadline:
+                self._advance()
         return self._reports()
 
     def stop(self) -> list[Report]:
@@ -128,12 +138,17 @@ class Simulation:
         for worker in range(self.config.workers):
             shared = self.learners[0] if self.learners else None
             with blaming(f"worker {worker} cannot begin"):
-                self.learners.append(Learner(self.config, worker, self.generation, self.statistics, shared))
+                learner = Learner(self.config, worker, self.generation, self.statistics, shared, beat=self._beat)
+                self.learners.append(learner)
         self._order = self._make_order()
         every, frames = self.config.era_frames, self.store.total(Counter.FRAMES)
         self._end_frames = min(self.config.frames, (frames // every + 1) * every)
         self._closing = self._era_is_over = False
         self._put_off_at = None
+
+    def _beat(self) -> None:
+        if self._is_interrupted():
+            raise _Interrupted
 
     def _make_order(self) -> Iterator[Event]:
         config = self.config

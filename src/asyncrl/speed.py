@@ -29,7 +29,7 @@ from asyncrl.worker import Learner, Update, learn
 ENDLESS_FRAMES = 10**15
 WINDOW_SECONDS = 0.25
 FLOOR_SECONDS = 0.5  # to measure each of a roofline's parts
-STARTUP_SECONDS = 120.0  # to build the environments
+STARTUP_SECONDS = 120.0  # to build the environments, and at the end for the last update and the roofline
 POLL_SECONDS = 0.02
 
 
@@ -155,6 +155,8 @@ class _Pool:
                 self._receive(pipe)  # type: ignore[arg-type]
 
     def _receive(self, pipe: Connection) -> _Found:
+        if not pipe.poll(STARTUP_SECONDS):
+            raise UserError(f"a worker still hangs {STARTUP_SECONDS:g} s after it was asked to end")
         try:
             found = pipe.recv()
         except EOFError:

@@ -1,5 +1,6 @@
 """The trainer: starts workers, watches them, restarts the dead, keeps what they learn, and stops them cleanly."""
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -84,12 +85,12 @@ class Trainer:
             state = checkpoint.state
         self.seconds_before = state["seconds"]
         self.gatherer = Gatherer(best_score=state["best_score"])
+        self.interrupted = False
         self.pool = self._make_pool(context, state["generation"] + 1, state.get("order_position", 0))
         self.evaluator = Evaluator(config, context, self.spaces)
         self.evaluation: Evaluation | None = None
         self._best_saved = self.saving.best_score(state["best_score"])
         self._timeouts = self.store.total(Counter.TIMEOUTS)
-        self.interrupted = False
         self.started = time.monotonic()
         self._begin_rates()
 
@@ -97,9 +98,9 @@ class Trainer:
         """Return who does the work. Only this, and what it has to say about checkpoints, differs between schedules."""
         args = (self.config, self.store, self.statistics)
         if self.config.algo == "a2c":
-            return make_batched_worker(*args, generation)
+            return make_batched_worker(*args, generation, lambda: self.interrupted)
         if self.config.schedule == "simulated":
-            return Simulation(*args, generation, position=position)
+            return Simulation(*args, generation, position=position, is_interrupted=lambda: self.interrupted)
         return WorkerPool(*args, context, generation, self.announce)
 
     @property
@@ -196,18 +197,21 @@ class Trainer:
     def _stop(self) -> None:
         """Stop all work, write what is left (the last metrics and the last checkpoint), end every process."""
         try:
-            reports = self.pool.stop()
-            self._take(reports)
-            self._log_interval()
-            if self._has_reached_goal() and self.evaluation is not None:
-                self.evaluation.restore(self.store)  # others have learned on; what is kept is what was evaluated
-            self._save(is_last=True)
+            with contextlib.ExitStack() as last:
+                last.callback(self._save_last)  # whatever fails before
+                self._take(self.pool.stop())
+                self._log_interval()
         finally:
             try:
                 self.evaluator.stop()
                 self.log.close()
             finally:  # last, as it may take its time, and a second Ctrl-C may cut it short
                 self.pool.close(hurries=self.interrupted)
+
+    def _save_last(self) -> None:
+        if self._has_reached_goal() and self.evaluation is not None:
+            self.evaluation.restore(self.store)  # others have learned on; what is kept is what was evaluated
+        self._save(is_last=True)
 
     def _save(self, *, is_last: bool = False) -> None:
         is_best = self._is_best()

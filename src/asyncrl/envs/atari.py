@@ -5,6 +5,7 @@ at the start, at most 108,000 frames (30 minutes) an episode. Sticky actions are
 """
 
 import difflib
+import re
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,24 @@ def _make_vector(rom: str, num_envs: int, sticky: bool, **how: Any) -> Any:
         repeat_action_probability=STICKY_PROBABILITY if sticky else 0.0,
         **how,
     )
+
+
+def near_game(text: str) -> str | None:
+    """Return the id of the Atari game that somebody means who writes `text`, as Pnog or SpaceInvaders-v4, if any."""
+    try:
+        from ale_py.registration import register_v5_envs  # noqa: F401  (imports ale_py, which registers its ids)
+    except ImportError:
+        return None
+    import gymnasium
+
+    games = {_game_of(name): name for name in gymnasium.registry if name.startswith("ALE/")}
+    near = difflib.get_close_matches(_game_of(text), games, n=1, cutoff=0.75)
+    return games[near[0]] if near else None
+
+
+def _game_of(env_id: str) -> str:
+    """Return the bare name of a game in small letters: "mspacman" of "ALE/MsPacman-v5"."""
+    return re.sub(r"^.*[/:]|-v\d+$|[ _-]", "", env_id).lower()
 
 
 def rom_name(env_id: str) -> str:

@@ -14,7 +14,7 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 from asyncrl.config import Config
-from asyncrl.envs.atari import AtariEnvironments, rom_name
+from asyncrl.envs.atari import AtariEnvironments, near_game, rom_name
 from asyncrl.envs.base import Environments
 from asyncrl.envs.mujoco import find_backend
 from asyncrl.envs.mujoco.gl import INSTALL_COMMAND as MUJOCO_COMMAND
@@ -155,17 +155,29 @@ def _imported_function(module: str, name: str) -> Callable[..., gymnasium.Env]:
 def _check_registered(env: str) -> None:
     package, _, name = env.rpartition(":")
     spec = gymnasium.registry.get(name)
-    is_atari_game = name.startswith("ALE/") or (spec is not None and "ale_py" in str(spec.entry_point))
+    games = {name for name, spec in gymnasium.registry.items() if "ale_py" in str(spec.entry_point)}
+    is_atari_game = name.startswith("ALE/") or name in games
     if not is_atari_game and (package or spec is not None):
         return  # Gymnasium imports the package itself
-    near = difflib.get_close_matches(env, [*our_worlds(), *gymnasium.registry], n=1, cutoff=0.6)
+    known = [name for name in (*our_worlds(), *gymnasium.registry) if name not in games]
+    near = difflib.get_close_matches(env, known, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else "is the package that brings it installed?"
     if re.search(r"-v\d+$", env) and (not near or "/" in env):
         hint = f"{hint} PACKAGE:{env} has a package imported"
-    # Gymnasium's own ones would lack their preprocessing.
-    if is_atari_game or ("/" not in env and any(word in env.lower() for word in ("pong", "breakout", "noframeskip"))):
+    # Not where another package or world has a game of that name.
+    may_be_game = is_atari_game or (
+        re.fullmatch(r"(?i)(ALE/)?[^/:]+", env) and not (near and _stem(near[0]) == _stem(env))
+    )
+    game = near_game(re.sub("NoFrameskip|Deterministic", "", env)) if may_be_game else None
+    if game is not None:
+        hint = f"did you mean {game}?"
+    elif is_atari_game:
         hint = "Atari games are named like ALE/Pong-v5"
     raise UserError(f"there is no environment {env}: {hint}")
+
+
+def _stem(env: str) -> str:
+    return env.partition("-v")[0].lower()
 
 
 def _is_gymnasium_mujoco(env: str) -> bool:
