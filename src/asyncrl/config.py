@@ -72,8 +72,8 @@ class Config:
     # one worker, with --schedule simulated or with a2c.
     seed: int = 0
 
-    # Actor-learner processes. With more than four of them, the presets fast and fast-pixels have fewer environments for
-    # each and a smaller learning rate (a3c).
+    # Actor-learner processes (supplement 8: 16). With more than four of them, the presets fast and fast-pixels have
+    # fewer environments for each and a smaller learning rate (a3c).
     workers: int = 2
     # Environments of each worker, stepped as one batch (B). The paper is 1.
     envs_per_worker: int = 8
@@ -94,7 +94,8 @@ class Config:
     kernels: Literal["auto", "bf16", "torch"] = "auto"
     # Where a2c computes.
     device: Device = "cpu"
-    # When to stop, in environment frames of all workers together (4 frames = 1 step on Atari). Schedules end here too.
+    # When to stop, in environment frames of all workers together (4 frames = 1 step on Atari). Schedules end here too
+    # (section 5.1: a day of 16 cores, by its authors 320 million).
     frames: int = 10_000_000
     # When to stop, in seconds of training.
     max_time: float | None = None
@@ -151,7 +152,8 @@ class Config:
     # Optimiser; shared-rmsprop shares its statistics between workers without locks (section 4). shared-adam wants
     # --update locked or synchronous.
     optimizer: OptimizerName = "shared-rmsprop"
-    # Learning rate at the start, for one environment per worker.
+    # Learning rate at the start, for one environment per worker (supplement 8: drawn for each run, log-uniform from
+    # 1e-4 to 1e-2).
     learning_rate: float = 7e-4
     # Learning rate at the end of --frames, as a fraction of the first (supplement 8: annealed to 0).
     final_learning_rate_fraction: float = 0.0
