@@ -1,5 +1,6 @@
 """Gymnasium environments behind our interface: no dead steps, true final observations, names told apart."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -305,7 +306,9 @@ def test_closing_twice_closes_each_environment_once() -> None:
         ("space_invaders", "did you mean ALE/SpaceInvaders-v5?"),
         ("ale/Pnog-v5", "did you mean ALE/Pong-v5?"),
         ("BreakoutDeterministic-v4", "did you mean ALE/Breakout-v5?"),
+        ("Pong-ramNoFrameskip-v4", "did you mean ALE/Pong-v5?"),
         ("Blackjack-v2", "did you mean Blackjack-v1?"),
+        ("Blackjak-v1", "did you mean Blackjack-v1?"),
         ("ALE/Pogn-v5", "did you mean ALE/Pong-v5"),
         ("no_such_module:make", "cannot import no_such_module:make"),
         ("test_envs:no_such_function", "cannot import test_envs:no_such_function"),
@@ -322,6 +325,12 @@ def test_a_wrong_name_is_told_in_one_line(env: str, message: str) -> None:
         make_envs(Config(env=env), 1)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_without_ale_py_a_game_is_told_by_the_look_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ale_py.registration", None)
+    with pytest.raises(UserError, match="Atari games are named like ALE/Pong-v5"):
+        make_envs(Config(env="PongNoFrameskip-v4"), 1)
 
 
 def test_sticky_actions_are_refused_off_atari() -> None:

@@ -108,10 +108,10 @@ def test_wrong_settings_write_nothing():
 
 
 def test_events_that_cannot_be_written_cost_only_themselves(monkeypatch):
-    def fail(folder: Path) -> None:
+    def fail() -> None:
         raise TypeError("Descriptors cannot be created\ndirectly")
 
-    monkeypatch.setattr("asyncrl.metrics.Events", fail)
+    monkeypatch.setattr("asyncrl.metrics.event_types", fail)
     monkeypatch.setattr("asyncrl.trainer.LOG_SECONDS", 0.1)
     told: list[str] = []
     run = asyncrl.train("asyncrl/Catch-v0", frames=5_000, workers=1, run_dir="run", announce=told.append)
@@ -121,11 +121,13 @@ def test_events_that_cannot_be_written_cost_only_themselves(monkeypatch):
     assert run.agent().checkpoint.state["frames"] >= 5_000
 
 
-def test_whatever_fails_at_the_end_the_checkpoint_is_written(monkeypatch):
+@pytest.mark.parametrize("broken", ["asyncrl.metrics.RunLog.progress", "asyncrl.pool.WorkerPool.stop"])
+def test_whatever_fails_at_the_end_the_checkpoint_is_written(broken, monkeypatch):
     def fail(*args: object) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("asyncrl.metrics.RunLog.progress", fail)
+    monkeypatch.setattr("asyncrl.trainer.LOG_SECONDS", 1e9)
+    monkeypatch.setattr(broken, fail)
     with pytest.raises(BrokenPipeError):
         asyncrl.train("asyncrl/Catch-v0", frames=2_000, workers=1, run_dir="run")
     assert asyncrl.load("run").checkpoint.state["frames"] >= 2_000
@@ -136,7 +138,7 @@ def test_whatever_fails_at_the_end_the_checkpoint_is_written(monkeypatch):
     [
         ({"episodes": "3"}, "'3' episodes: it must be a whole number"),
         ({"episodes": 1.5}, "1.5 episodes"),
-        ({"episodes": 0}, "0 episodes"),
+        ({"episodes": np.int64(0)}, "np.int64(0) episodes"),
         ({"episodes": 2, "seed": -1}, "the seed is -1: it must be a whole number between 0 and"),
     ],
 )

@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 import asyncrl
 from asyncrl.config import DelayName
+from asyncrl.envs.diagnostic import Catch
 from asyncrl.errors import UserError
 from asyncrl.flat import flatten_parameters_
 from asyncrl.networks import make_network
@@ -69,8 +70,19 @@ def test_staleness_of_hand_made_interleavings_is_what_the_store_counts() -> None
     simulation.stop()
 
 
-@pytest.mark.parametrize("beats", [1, 7, 40])  # while the first environment is built, the last, in an update
-def test_an_interruption_ends_whatever_is_under_way(beats: int) -> None:
+@pytest.mark.parametrize("beats", [0, 1, 11, 40])  # while the first environments are built, the last reset, updates
+def test_an_interruption_ends_whatever_is_under_way(beats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, closed = [], []
+
+    class Counted(Catch):
+        def __init__(self) -> None:
+            super().__init__()
+            built.append(self)
+
+        def close(self) -> None:
+            closed.append(self)
+
+    monkeypatch.setattr("asyncrl.envs.diagnostic.Catch", Counted)
     simulation, left = make_simulation(), iter(range(beats))
     simulation._is_interrupted = lambda: next(left, None) is None
     simulation.start()
@@ -81,7 +93,19 @@ def test_an_interruption_ends_whatever_is_under_way(beats: int) -> None:
     assert simulation.store.total(Counter.UPDATES) == updates
     simulation.stop()
     simulation.close()
-    assert not simulation.learners
+    assert len(closed) == len(built) == min(beats // 4 * 2 + min(beats % 4 + 1, 2), 6)
+
+
+def test_an_interrupted_replay_goes_on_with_the_update_that_was_cut() -> None:
+    order = [Event(0, True), Event(0, False)] * 3
+    simulation = make_simulation(order, workers=1)
+    beats, limit = itertools.count(), 12  # in the second update
+    simulation._is_interrupted = lambda: next(beats) >= limit
+    simulation.start()
+    simulation.poll(60.0)
+    simulation.stop()
+    assert simulation.position % 2 == 0 and not simulation.exhausted
+    assert simulation.store.total(Counter.UPDATES) == simulation.position / 2 < 3
 
 
 @pytest.mark.parametrize("flushes", [False, True])

@@ -249,9 +249,9 @@ def test_no_clocks_for_a_gpu(monkeypatch):
 
 def test_a_worker_that_hangs_at_the_end_is_told(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("asyncrl.speed.STARTUP_SECONDS", 3.0)
+    monkeypatch.setattr("asyncrl.speed.END_SECONDS", 3.0)
     config = dataclasses.replace(CART, env="tests.worlds:hanging_soon", workers=1, standardize_inputs=False)
-    with pytest.raises(UserError, match="a worker still hangs 3 s after"):
+    with pytest.raises(UserError, match="a worker has not ended 3 s after"):
         measure_speed(config, seconds=0.5, warmup=0.0)
 
 

@@ -4,6 +4,7 @@ NumPy and Gymnasium only, on import. Workers import them by path, as in "worlds:
 file `failed` in the working directory, which workers share with their trainer.
 """
 
+import ctypes
 import multiprocessing
 import os
 import random
@@ -202,6 +203,7 @@ def ending_once() -> gymnasium.Env:
 def talkative() -> gymnasium.Env:
     print("hello from an environment")
     os.write(1, b"hello from its C code\n")
+    ctypes.CDLL(None).printf(b"and from a buffer of C\n")
     return Tiny()
 
 

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from asyncrl.checkpoint import Checkpoint, load_checkpoint, restore_network
 from asyncrl.config import Config
-from asyncrl.config_file import read_config
+from asyncrl.config_file import read_run_config
 from asyncrl.envs.actions import ActionMap
 from asyncrl.envs.make import is_import_path, opened_envs
 from asyncrl.errors import UserError, blaming
@@ -99,7 +99,7 @@ class Agent:
             sticky: sticky actions; None keeps the run's setting.
 
         Raises:
-            UserError: if the environment cannot be made or fails.
+            UserError: for less than one episode or no proper seed, or if the environment cannot be made or fails.
         """
         self.require_playable()
         config = self.config if sticky is None else dataclasses.replace(self.config, sticky=sticky)
@@ -130,5 +130,5 @@ def load(
         UserError: if it is missing, damaged, or of another game than its run says.
     """
     found = load_checkpoint(find_checkpoint(Path(path), checkpoint))
-    config = repeat(read_config(found.path.parent.parent / "config.toml"), env, network)
+    config = repeat(read_run_config(found.path.parent.parent), env, network)
     return Agent(config, restore_network(config, found), found, None if env is None else config.env, env_options)

@@ -1,6 +1,7 @@
 """The command line: finds the verb, and tells mistakes in one line."""
 
 import contextlib
+import ctypes
 import importlib
 import io
 import os
@@ -55,7 +56,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if verb not in VERBS:
             raise UserError(f"there is no verb {verb!r}, only {', '.join(VERBS)}; see asyncrl --help")
         module, _, function = VERBS[verb].partition(":")
-        with _cleaning_up():
+        with _cleaning_up(), _c_code_on_stderr() if "--json" in rest else contextlib.nullcontext():
             code = getattr(importlib.import_module(f"asyncrl.{module}"), function)(rest)
         _flush(code)
         return code
@@ -86,6 +87,34 @@ def _cleaning_up() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _c_code_on_stderr() -> Iterator[None]:
+    """Keep stdout for Python's own output, which is JSON then: what C code prints goes where logs go.
+
+    What environments print from Python the verbs themselves keep apart.
+    """
+    before = sys.stdout
+    try:
+        is_real = isinstance(before, io.TextIOWrapper) and before.fileno() == 1
+    except OSError:  # captured
+        is_real = False
+    if not is_real:
+        yield
+        return
+    before.flush()
+    ours = os.dup(1)
+    sys.stdout = open(ours, "w", encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115
+    os.dup2(2, 1)
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout = before
+        ctypes.CDLL(None).fflush(None)  # what C code has printed may wait in a buffer of its own
+        os.dup2(ours, 1)
+        os.close(ours)
 
 
 def _open_closed_streams() -> None:

@@ -31,6 +31,18 @@ def write_config(path: Path, config: Config, provenance: dict[str, str]) -> None
         aside.unlink(missing_ok=True)
 
 
+def read_run_config(run_dir: Path) -> Config:
+    """Return the configuration of a run, whoever's it is.
+
+    Raises:
+        UserError: as `read_config`, and where something else than a file is in its place, as a pipe to wait for.
+    """
+    path = run_dir / "config.toml"
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot read {path}: it is no file")
+    return read_config(path)
+
+
 def read_config(path: Path, workers: int | None = None, start: Callable[[Config], Config] | None = None) -> Config:
     """Read what `write_config` wrote, or a hand-written file: fields left out are those of its preset.
 

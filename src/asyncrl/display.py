@@ -18,7 +18,6 @@ from asyncrl.config import Config
 from asyncrl.journals import json_line
 from asyncrl.metrics import Progress
 from asyncrl.quantities import format_count, format_duration
-from asyncrl.streams import others_on_stderr
 
 PLAIN_SECONDS = 10.0
 MAX_ROWS = 16  # workers shown in the live table
@@ -119,8 +118,9 @@ class JsonDisplay(PlainDisplay):
     """One JSON object a line, for machines. What an environment prints meanwhile goes to stderr."""
 
     def __enter__(self) -> Self:
-        self._redirection = others_on_stderr()
-        self._out = self._redirection.__enter__()
+        self._out = sys.stdout
+        self._redirection = contextlib.redirect_stdout(sys.stderr)
+        self._redirection.__enter__()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

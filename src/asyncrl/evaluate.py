@@ -1,8 +1,9 @@
 """Play whole episodes with frozen parameters, as an evaluation protocol: full games, raw scores, no learning."""
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator
-from typing import Literal, get_args
+from typing import Literal, SupportsIndex, get_args
 
 import numpy as np
 import torch
@@ -108,9 +109,9 @@ def evaluate(
     Raises:
         UserError: for less than one episode, another mode or no proper seed.
     """
-    if not isinstance(episodes, int) or episodes < 1:
+    if not isinstance(episodes, SupportsIndex) or operator.index(episodes) < 1:
         raise UserError(f"{episodes!r} episodes: it must be a whole number, at least one")
-    if not isinstance(seed, int) or not 0 <= seed < 2**31:
+    if not isinstance(seed, SupportsIndex) or not 0 <= operator.index(seed) < 2**31:
         raise UserError(f"the seed is {seed!r}: it must be a whole number between 0 and 2147483647")
     num_envs = min(episodes, _MAX_ENVS)
     envs = make_envs(config, num_envs)

@@ -77,15 +77,10 @@ class Events:
     """
 
     def __init__(self, folder: Path) -> None:
-        # Imported here: it takes a second.
-        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
-        from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        self._event, self._summary = Event, Summary
+        self._event, self._summary, writer = event_types()
         folder.mkdir(exist_ok=True)
         path = folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self._records = RecordWriter(Journal(path))
+        self._records = writer(Journal(path))
         try:
             self._write(file_version="brain.Event:2")
         except OSError:
@@ -104,6 +99,15 @@ class Events:
 
     def _write(self, **content: Any) -> None:
         self._records.write(self._event(wall_time=time.time(), **content).SerializeToString())
+
+
+def event_types() -> tuple[Any, Any, Any]:
+    """Return TensorBoard's event, summary and writer of records, imported when used: it takes a second."""
+    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    return Event, Summary, RecordWriter
 
 
 def json_line(row: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from asyncrl.errors import UserError
-from asyncrl.journals import Events, Journal, JsonLines
+from asyncrl.journals import Events, Journal, JsonLines, event_types
 from asyncrl.orders import RECORD, record_file
 from asyncrl.processes import Report
 
@@ -144,7 +144,7 @@ class RunLog:
         self._order: Journal | None = None  # opened with the first event
         self._order_file = record_file(run_dir, int(time.time()))
         self._events: Events | None = None  # opened with the first row
-        self._has_events = True
+        self._has_events: bool | None = None  # unknown before the first row
         try:
             with contextlib.ExitStack() as opened:
                 self._metrics = JsonLines(run_dir / "metrics.jsonl")
@@ -196,21 +196,20 @@ class RunLog:
 
     def _scalars(self, values: Mapping[str, float], step: int) -> None:
         with self._forgiving():
-            if self._events is None and self._has_events:
-                self._events = self._opened_events()
-            if self._events is not None:
+            if self._can_import_events():
+                self._events = self._events or Events(self._run_dir / "tensorboard")
                 self._events.scalars(values, step)
 
-    def _opened_events(self) -> Events | None:
-        try:
-            return Events(self._run_dir / "tensorboard")
-        except OSError:
-            raise
-        except Exception as error:  # whatever its imports raise, as where packages do not fit together
-            self._has_events = False
-            why = " ".join(f"{type(error).__name__}: {error}".split())
-            self._announce(f"no events for TensorBoard are written, which cannot be imported: {why}")
-            return None
+    def _can_import_events(self) -> bool:
+        if self._has_events is None:
+            try:
+                event_types()
+                self._has_events = True
+            except Exception as error:  # whatever it is, as where packages do not fit together
+                self._has_events = False
+                why = " ".join(f"{type(error).__name__}: {error}".split())
+                self._announce(f"no events for TensorBoard are written, as it cannot be imported: {why}")
+        return self._has_events
 
     @contextlib.contextmanager
     def _forgiving(self) -> Iterator[None]:

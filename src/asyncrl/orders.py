@@ -72,7 +72,7 @@ def recorded_order(path: Path, workers: int) -> list[Event]:
     """
     files = sorted(path.glob("order-*.bin")) if path.is_dir() else [path]
     try:
-        sittings = [np.fromfile(file, RECORD) for file in files]
+        sittings = [np.fromfile(file, RECORD) for file in files if not file.is_fifo()]  # which would wait for a writer
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if not sum(map(len, sittings)):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asyncrl.config_file import read_config
+from asyncrl.config_file import read_run_config
 from asyncrl.errors import UserError, require_place
 from asyncrl.journals import read_json_lines
 from asyncrl.metrics import RECENT_EPISODES
@@ -106,7 +106,7 @@ def save_figure(figure: Any, out: Path) -> None:
     try:
         figure.savefig(aside, dpi=140)
         aside.replace(final)
-    except (OSError, ValueError, RuntimeError) as error:  # the last is LaTeX's, which some kinds of picture need
+    except Exception as error:  # of matplotlib, or of LaTeX, which some kinds of picture need
         raise UserError(f"cannot write {out}: {' '.join(str(error).split())}") from None
     finally:
         with contextlib.suppress(OSError):
@@ -115,7 +115,7 @@ def save_figure(figure: Any, out: Path) -> None:
 
 
 def _read(run: Path, by_epsilon: bool) -> _Drawing:
-    config = read_config(run / "config.toml")
+    config = read_run_config(run)
     options = f" {config.env_options}" if config.env_options else ""
     label = f"{config.env}{options} {config.algo}-{config.core} {config.preset}, seed {config.seed}"
     label = f" {label}" if label.startswith("_") else label  # of which matplotlib makes no entry

@@ -1,7 +1,9 @@
 """Presets: functions that return a configuration, per kind of world. `Paper:` marks what the paper leaves open."""
 
+import contextlib
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +14,6 @@ from asyncrl.envs.make import is_atari, opened_envs
 from asyncrl.errors import UserError
 from asyncrl.images import MIN_PICTURE, is_image, torso_shape
 from asyncrl.machine import available_cores
-from asyncrl.streams import others_on_stderr
 
 
 def fast_preset() -> Config:
@@ -280,5 +281,6 @@ def _is_picture(observations: spaces.Space) -> bool:
 
 
 def _spaces(world: Config) -> tuple[spaces.Space, spaces.Space]:
-    with others_on_stderr(), opened_envs(world, 1) as envs:
+    # What the environment prints is no output of ours.
+    with contextlib.redirect_stdout(sys.stderr), opened_envs(world, 1) as envs:
         return envs.observation_space, envs.action_space

@@ -1,5 +1,6 @@
 """The verb `bench`: how fast this machine trains, where each microsecond goes, and what it cannot beat."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -14,7 +15,6 @@ from asyncrl.plots import literal, save_figure
 from asyncrl.roofline import FLOORS
 from asyncrl.spans import SPANS
 from asyncrl.speed import Speed, Window, measure_speed, trainable
-from asyncrl.streams import others_on_stderr
 
 # Okabe and Ito (2008), and greys for what is neither game nor network.
 COLOURS = {
@@ -99,7 +99,7 @@ def bench_verb(args: Sequence[str]) -> int:
     # The preset as it is for this world.
     settings = trainable(dataclasses.replace(given.settings, preset=start.preset))
     print(f"measuring {settings.env} for {given.warmup:g} + {given.seconds:g} seconds ...", file=sys.stderr, flush=True)
-    with others_on_stderr():  # not between lines of JSON
+    with contextlib.redirect_stdout(sys.stderr):  # what environments print must not come between lines of JSON
         speed = measure_speed(settings, seconds=given.seconds, warmup=given.warmup, profile=given.profile)
     profile = profile_of(speed) if given.profile else None
     if profile is not None:

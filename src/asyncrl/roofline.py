@@ -35,7 +35,7 @@ def floors(learner: Learner, store: ParameterStore, seconds: float) -> dict[str,
     Call it when the training is over: it plays on with the learner's environments.
     """
     flops, steps = _flops(learner)
-    in_bfloat16 = learner.config.kernels == "bf16"
+    in_bfloat16 = learner.config.kernels == "bf16" and bool(learner.passes)
     return {
         **_environment_floors(learner, seconds),
         "arithmetic": flops / steps / _peak_flops(seconds, torch.bfloat16 if in_bfloat16 else torch.float32),

@@ -14,7 +14,7 @@ from typing import Any
 from asyncrl.agent import Agent, load
 from asyncrl.checkpoint import Checkpoint, load_checkpoint, versions
 from asyncrl.config import RENAMED, Config, PresetName
-from asyncrl.config_file import read_config, write_config
+from asyncrl.config_file import read_run_config, write_config
 from asyncrl.display import PlainDisplay, make_display, say
 from asyncrl.errors import UserError
 from asyncrl.handed import Handed, hand_over
@@ -191,7 +191,7 @@ def _opened(
     _require_own_folders(path)
     run_dir = find_checkpoint(path).parent.parent
     _require_own_folders(run_dir)
-    config = repeat(read_config(run_dir / "config.toml"), env, network)
+    config = repeat(read_run_config(run_dir), env, network)
     # Held before it is read: who trains there now may be about to write a newer checkpoint.
     with holding(run_dir):
         checkpoint = load_checkpoint(find_checkpoint(path))

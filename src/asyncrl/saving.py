@@ -38,7 +38,9 @@ class Saving:
         """
         best = pointed_to(self.folder, "best")
         try:
-            kept = -math.inf if best is None else float(json.loads((best / "state.json").read_bytes())["best_score"])
+            kept = -math.inf
+            if best is not None and (best / "state.json").is_file():
+                kept = float(json.loads((best / "state.json").read_bytes())["best_score"])
         except (OSError, ValueError, TypeError, KeyError, RecursionError, OverflowError):
             return score  # damaged: a new best one may take its place
         known = [s for s in (score, kept) if s is not None and math.isfinite(s)]

@@ -1,6 +1,8 @@
 """The verbs that show what was trained: `eval`, `record` and `plot`."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,6 @@ from typing import Annotated, Literal
 
 from asyncrl.arguments import Flag, parse, peek, run_argument, split_positional
 from asyncrl.errors import UserError
-from asyncrl.streams import others_on_stderr
 
 Mode = Literal["sampled", "greedy"]
 
@@ -60,7 +61,7 @@ def eval_verb(args: Sequence[str]) -> int:
     _check_seed(given.seed)
     agent = load(run, given.checkpoint, env=given.env, env_options=_variant(given.env_options, rest))
     sticky = True if given.sticky else None
-    with others_on_stderr():
+    with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
         episodes = agent.evaluate(given.episodes, mode=mode, seed=given.seed, sticky=sticky)
     scores = [episode.score for episode in episodes]
     row = {
@@ -120,7 +121,7 @@ def record_verb(args: Sequence[str]) -> int:
 
     _check_seed(given.seed)
     agent = load(run, given.checkpoint, env=given.env, env_options=_variant(given.env_options, rest))
-    with others_on_stderr():
+    with contextlib.redirect_stdout(sys.stderr):  # what the environment prints
         mode: Mode = "greedy" if given.greedy else "sampled"
         episode = record(agent, Path(out), mode=mode, seed=given.seed, announce=print)
     if given.json:

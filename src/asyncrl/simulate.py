@@ -180,8 +180,12 @@ class Simulation:
         if pulls and not self._closing:
             learner = self.learners[worker]
             pulled_updates = learner.pull(self.store)
-            with blaming(f"worker {worker} failed"):  # nobody would restart it here
-                self._in_flight[worker] = compute_update(learner), pulled_updates
+            try:
+                with blaming(f"worker {worker} failed"):  # nobody would restart it here
+                    self._in_flight[worker] = compute_update(learner), pulled_updates
+            except _Interrupted:
+                self._put_off_at = self.position - 1  # a recorded order goes on with this pull
+                raise
         elif not pulls and worker in self._in_flight:  # a recorded worker may have been killed in between
             self._push(worker, *self._in_flight.pop(worker))
 

@@ -29,7 +29,8 @@ from asyncrl.worker import Learner, Update, learn
 ENDLESS_FRAMES = 10**15
 WINDOW_SECONDS = 0.25
 FLOOR_SECONDS = 0.5  # to measure each of a roofline's parts
-STARTUP_SECONDS = 120.0  # to build the environments, and at the end for the last update and the roofline
+STARTUP_SECONDS = 120.0  # to build the environments
+END_SECONDS = 300.0  # to finish an update and measure a roofline
 POLL_SECONDS = 0.02
 
 
@@ -155,8 +156,8 @@ class _Pool:
                 self._receive(pipe)  # type: ignore[arg-type]
 
     def _receive(self, pipe: Connection) -> _Found:
-        if not pipe.poll(STARTUP_SECONDS):
-            raise UserError(f"a worker still hangs {STARTUP_SECONDS:g} s after it was asked to end")
+        if not pipe.poll(END_SECONDS):
+            raise UserError(f"a worker has not ended {END_SECONDS:g} s after it was asked to: it hangs")
         try:
             found = pipe.recv()
         except EOFError:

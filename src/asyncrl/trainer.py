@@ -1,6 +1,5 @@
 """The trainer: starts workers, watches them, restarts the dead, keeps what they learn, and stops them cleanly."""
 
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -197,10 +196,7 @@ class Trainer:
     def _stop(self) -> None:
         """Stop all work, write what is left (the last metrics and the last checkpoint), end every process."""
         try:
-            with contextlib.ExitStack() as last:
-                last.callback(self._save_last)  # whatever fails before
-                self._take(self.pool.stop())
-                self._log_interval()
+            self._end_work()
         finally:
             try:
                 self.evaluator.stop()
@@ -208,8 +204,20 @@ class Trainer:
             finally:  # last, as it may take its time, and a second Ctrl-C may cut it short
                 self.pool.close(hurries=self.interrupted)
 
-    def _save_last(self) -> None:
-        if self._has_reached_goal() and self.evaluation is not None:
+    def _end_work(self) -> None:
+        """Let workers end, and write the last checkpoint whatever fails before; a second Ctrl-C waits for nothing."""
+        reports = None
+        try:
+            reports = self.pool.stop()
+            self._take(reports)
+            self._log_interval()
+        except Exception:
+            self._save_last(has_stopped=reports is not None)
+            raise
+        self._save_last(has_stopped=True)
+
+    def _save_last(self, *, has_stopped: bool) -> None:
+        if has_stopped and self._has_reached_goal() and self.evaluation is not None:
             self.evaluation.restore(self.store)  # others have learned on; what is kept is what was evaluated
         self._save(is_last=True)
 

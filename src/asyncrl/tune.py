@@ -5,6 +5,7 @@ proposal is the smallest batch within a few percent of the fastest, never more t
 than a preset wants where it says so: parameters that are staler than that teach less.
 """
 
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -22,7 +23,6 @@ from asyncrl.machine import available_cores
 from asyncrl.presets import most_games
 from asyncrl.speed import Speed, measure_speed, trainable
 from asyncrl.start import fresh_start
-from asyncrl.streams import others_on_stderr
 from asyncrl.trust import may_import
 
 NEAR_BEST = 0.95  # of the fastest: as good, if it has fewer environments
@@ -82,7 +82,7 @@ def tune_verb(args: Sequence[str]) -> int:
         require_place(given.out)
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     settings = dataclasses.replace(given.settings, preset=start.preset)  # as it is for this world
-    with others_on_stderr():  # not between lines of JSON
+    with contextlib.redirect_stdout(sys.stderr):  # what environments print must not come between lines of JSON
         trials = list(try_out(settings, given.budget, say))
     best = choose(trials)
     proposal = dataclasses.replace(settings, workers=best.workers, envs_per_worker=best.envs_per_worker)

@@ -157,14 +157,19 @@ def near_game(text: str) -> str | None:
         return None
     import gymnasium
 
-    games = {_game_of(name): name for name in gymnasium.registry if name.startswith("ALE/")}
-    near = difflib.get_close_matches(_game_of(text), games, n=1, cutoff=0.75)
+    games = {_bare(name): name for name in gymnasium.registry if name.startswith("ALE/")}
+    near = difflib.get_close_matches(_bare(text), games, n=1, cutoff=0.75)
     return games[near[0]] if near else None
 
 
-def _game_of(env_id: str) -> str:
-    """Return the bare name of a game in small letters: "mspacman" of "ALE/MsPacman-v5"."""
-    return re.sub(r"^.*[/:]|-v\d+$|[ _-]", "", env_id).lower()
+def likeness(one: str, other: str) -> float:
+    """Return how much two ids have in common, from 0 to 1, but for what Gymnasium's ids have besides a game's name."""
+    return difflib.SequenceMatcher(None, _bare(one), _bare(other)).ratio()
+
+
+def _bare(env_id: str) -> str:
+    """Return a game in small letters: "mspacman" of "ALE/MsPacman-v5" and "MsPacman-ramNoFrameskip-v4"."""
+    return re.sub(r"^.*[/:]|-ram(?=-|$|[A-Z])|NoFrameskip|Deterministic|-v\d+$|[ _-]", "", env_id).lower()
 
 
 def rom_name(env_id: str) -> str:

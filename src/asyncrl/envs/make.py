@@ -14,7 +14,7 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 from asyncrl.config import Config
-from asyncrl.envs.atari import AtariEnvironments, near_game, rom_name
+from asyncrl.envs.atari import AtariEnvironments, likeness, near_game, rom_name
 from asyncrl.envs.base import Environments
 from asyncrl.envs.mujoco import find_backend
 from asyncrl.envs.mujoco.gl import INSTALL_COMMAND as MUJOCO_COMMAND
@@ -164,20 +164,13 @@ def _check_registered(env: str) -> None:
     hint = f"did you mean {near[0]}?" if near else "is the package that brings it installed?"
     if re.search(r"-v\d+$", env) and (not near or "/" in env):
         hint = f"{hint} PACKAGE:{env} has a package imported"
-    # Not where another package or world has a game of that name.
-    may_be_game = is_atari_game or (
-        re.fullmatch(r"(?i)(ALE/)?[^/:]+", env) and not (near and _stem(near[0]) == _stem(env))
-    )
-    game = near_game(re.sub("NoFrameskip|Deterministic", "", env)) if may_be_game else None
-    if game is not None:
+    may_be_game = is_atari_game or re.fullmatch(r"(?i)(ALE/)?[^/:]+", env)  # others' worlds have names before a slash
+    game = near_game(env) if may_be_game else None
+    if game is not None and not (near and likeness(near[0], env) >= likeness(game, env)):
         hint = f"did you mean {game}?"
-    elif is_atari_game:
+    elif is_atari_game or ("/" not in env and any(word in env.lower() for word in ("pong", "breakout", "noframeskip"))):
         hint = "Atari games are named like ALE/Pong-v5"
     raise UserError(f"there is no environment {env}: {hint}")
-
-
-def _stem(env: str) -> str:
-    return env.partition("-v")[0].lower()
 
 
 def _is_gymnasium_mujoco(env: str) -> bool:

@@ -1,5 +1,6 @@
 """Any Gymnasium environment behind our interface, stepped one after the other in the worker's process."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -31,17 +32,25 @@ class GymnasiumEnvironments(Environments):
         self.num_envs, self._beat = num_envs, beat
         # Not Gymnasium's SyncVectorEnv: it gathers infos, which nobody reads here, for 2 to 10 us a step.
         self._envs: list[gymnasium.Env] = []
-        for _ in range(num_envs):
+        try:
+            self._build(make)
+        except BaseException:
+            with contextlib.suppress(Exception):  # what has failed before is what there is to tell
+                self.close()
+            raise
+
+    def _build(self, make: Callable[[], gymnasium.Env]) -> None:
+        for _ in range(self.num_envs):
             self._envs.append(make())
-            beat()
-        if len({id(env.unwrapped) for env in self._envs}) < num_envs:
+            self._beat()
+        if len({id(env.unwrapped) for env in self._envs}) < self.num_envs:
             raise UserError("the same environment was given twice: make a new one at each call")
         self.observation_space, self.action_space = self._envs[0].observation_space, self._envs[0].action_space
         for env in self._envs:
             if (env.observation_space, env.action_space) != (self.observation_space, self.action_space):
                 raise UserError(f"an environment must have the same spaces each time that it is made: {env}")
         self._actions = ActionMap(self.action_space)
-        self._no_lives_lost = np.zeros(num_envs, bool)
+        self._no_lives_lost = np.zeros(self.num_envs, bool)
         self._has_floats = np.issubdtype(self.observation_space.dtype, np.floating)
 
     def reset(self, seed: int | None = None) -> np.ndarray:
