@@ -159,7 +159,7 @@ def test_what_cannot_be_drawn(tmp_path):
     empty = make_run(tmp_path / "empty", [])
     with pytest.raises(UserError, match="empty: no finished episodes to plot"):
         plot_runs([empty], tmp_path / "x.png")
-    with pytest.raises(UserError, match=r"cannot read .*none/config.toml"):
+    with pytest.raises(UserError, match=r"there is no run at .*none"):
         plot_runs([tmp_path / "none"], tmp_path / "x.png")
     run = make_run(tmp_path / "run", [1.0])
     for out in ("nowhere/x.png", "x.docx"):

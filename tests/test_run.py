@@ -149,6 +149,13 @@ def test_an_evaluation_says_what_it_cannot_play(how, complaint):
     assert str(caught.value).startswith(complaint)
 
 
+@pytest.mark.parametrize("observation", [np.zeros((1, 4)), np.zeros(3), 0.0])
+def test_an_agent_says_what_it_takes(observation):
+    agent = asyncrl.train("CartPole-v1", frames=200, workers=1, run_dir="run").agent()
+    with pytest.raises(UserError, match=r"this agent takes one of \(4,\) at a time"):
+        agent.act(observation)
+
+
 def test_where_a_training_starts_from_is_said_once():
     with pytest.raises(asyncrl.UserError, match="preset and config both say where to start from"):
         asyncrl.train("CartPole-v1", preset="paper", config=Config())

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as real_version
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from asyncrl import worlds
 from asyncrl.cli import main
 from asyncrl.envs.registration import our_worlds
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, install_command
 
 
 def told(capsys) -> dict[str, dict]:
@@ -42,11 +43,11 @@ def test_each_missing_package_is_named_with_its_command(packages, capsys):
     rows = told(capsys)
     commands = {name: row["install"] for name, row in rows.items() if row["missing"] and name != "TORCS"}
     assert commands == {
-        "Atari": "pip install 'asyncrl[atari]'",
-        "Labyrinth": "pip install 'asyncrl[labyrinth]'",
-        "MuJoCo": "pip install 'asyncrl[mujoco]'",
-        "dm_control": "pip install 'asyncrl[mujoco]'",
-        "MuJoCo pixels": "pip install 'asyncrl[mujoco]'",
+        "Atari": install_command("atari"),
+        "Labyrinth": install_command("labyrinth"),
+        "MuJoCo": install_command("mujoco"),
+        "dm_control": install_command("mujoco"),
+        "MuJoCo pixels": install_command("mujoco"),
     }
     assert rows["Labyrinth"]["missing"] == "vizdoom is not installed" and not rows["Labyrinth"]["installed"]
     assert rows["diagnostic"]["installed"] and "asyncrl/Catch-v0" in rows["diagnostic"]["ids"]
@@ -149,7 +150,7 @@ def test_people_get_a_line_a_world_and_the_command_below(packages, capsys):
     assert "MuJoCo        installed  HalfCheetah-v5 and 10 more (mujoco 3.17.0)\n" in text
     missing = text[text.index("Labyrinth") :].splitlines()[:3]
     assert missing[0] == "Labyrinth     missing    asyncrl/Labyrinth-v0"
-    assert [line.strip() for line in missing[1:]] == ["vizdoom is not installed", "pip install 'asyncrl[labyrinth]'"]
+    assert [line.strip() for line in missing[1:]] == ["vizdoom is not installed", install_command("labyrinth")]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/continuous.md", "docs/labyrinth.md", "docs/torcs.md"])
@@ -157,3 +158,12 @@ def test_every_id_in_the_documents_exists(page):
     text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
     ids = set(re.findall(r"\b(?:asyncrl|dm_control)/[\w-]+-v\d+", text)) | set(re.findall(r"`(\w+-v5)`", text))
     assert ids and ids <= {*our_worlds(), *gymnasium.registry}
+
+
+def test_packages_are_installed_beside_the_python_that_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert install_command("all") == f"{tmp_path}/python -m pip install 'asyncrl[all]'"
+    (tmp_path / "pip").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert install_command("all") == "pip install 'asyncrl[all]'"

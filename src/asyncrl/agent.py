@@ -54,13 +54,23 @@ class Agent:
     def _actions(self) -> ActionMap:
         return ActionMap(decode_space(self.checkpoint.state["spaces"]["action"]))
 
+    @functools.cached_property
+    def _observations(self) -> spaces.Space:
+        return decode_space(self.checkpoint.state["spaces"]["observation"])
+
     def act(self, observation: np.ndarray, *, mode: Mode = "sampled") -> int | np.ndarray:
         """Return the environment's action for one observation as it gave it (Atari: uint8 [4, 84, 84]).
 
         With an LSTM the agent remembers from call to call: call `reset` where an episode begins.
+
+        Raises:
+            UserError: for another shape.
         """
         if self._player is None or self._player.mode != mode:
             self._player = Player(self.config, self.network, 1, mode, self.config.seed)
+        given, expected = np.shape(observation), self._observations.shape
+        if given != expected:
+            raise UserError(f"an observation of shape {given}: this agent takes one of {expected} at a time")
         # A copy: torch takes no flipped pictures, and warns of arrays that may not be written to.
         batch = np.array(observation, order="C")[None]
         action = self._actions.to_environment(self._player.act(batch))[0]

@@ -90,7 +90,8 @@ class Config:
     record_order: bool = False
     # Arithmetic on images: auto takes our own compiled kernels where there is a C compiler, torch never does. bf16: the
     # same kernels, with the factors of their products rounded to bfloat16 (8 significant bits), which only processors
-    # with AVX-512 BF16 can. Whatever is no image of bytes, an LSTM and evaluations stay in float32.
+    # with AVX-512 BF16 can. Only convolutions and the layer after them, on images of bytes, are rounded; evaluations
+    # are in float32.
     kernels: Literal["auto", "bf16", "torch"] = "auto"
     # Where a2c computes.
     device: Device = "cpu"

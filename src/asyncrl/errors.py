@@ -1,6 +1,9 @@
 """The exceptions for what a user can mend."""
 
 import contextlib
+import shlex
+import shutil
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +37,13 @@ def require_place(path: Path) -> None:
 def shortened(text: str) -> str:
     """Return `text`, which may be a stranger's, on one line of a bearable length."""
     return repr(text if len(text) <= LONGEST else text[:LONGEST] + "...")
+
+
+def install_command(extra: str) -> str:
+    """Return what installs an extra of asyncrl beside the Python that runs."""
+    found = shutil.which("pip")
+    is_ours = found is not None and Path(found).parent == Path(sys.executable).parent
+    return f"{'pip' if is_ours else f'{shlex.quote(sys.executable)} -m pip'} install 'asyncrl[{extra}]'"
 
 
 @contextlib.contextmanager

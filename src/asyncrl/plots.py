@@ -44,6 +44,9 @@ def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> list[
     if not out.suffix:  # matplotlib would add one
         raise UserError(f"{out} must end in .png, .pdf, .svg or another kind of picture")
     require_place(out)
+    for run in runs:
+        if not run.is_dir():
+            raise UserError(f"there is no run at {run}")
     read = {run: _read(run, by_epsilon) for run in runs}
     drawn = {run: drawing for run, drawing in read.items() if drawing.curves}
     if not drawn:

@@ -123,6 +123,7 @@ def as_row(speed: Speed, profile: Profile | None) -> dict[str, Any]:
         "preset": config.preset,
         "workers": config.workers,
         "envs_per_worker": config.envs_per_worker,
+        "kernels": config.kernels,
         "steps_per_second": speed.steps_per_second,
         "frames_per_second": speed.frames_per_second,
         "cpu_micros_per_step": speed.cpu_micros_per_step,
@@ -138,7 +139,8 @@ def as_text(speed: Speed, profile: Profile | None, out: Path) -> str:
     """Return what is told to people."""
     config = speed.config
     lines = [
-        f"{config.env}, {config.workers} x {config.envs_per_worker} environments: "
+        f"{config.env}, {config.workers} x {config.envs_per_worker} environments"
+        f"{', in bfloat16' if config.kernels == 'bf16' else ''}: "
         f"{speed.steps_per_second:,.0f} steps/s, {speed.frames_per_second:,.0f} frames/s, "
         f"{speed.cpu_micros_per_step:,.0f} us of CPU a step, {speed.memory_megabytes:,.0f} MB a worker"
     ]

@@ -249,7 +249,7 @@ def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: S
             )
         announce(
             f"{config.env}: {config.workers} workers x {config.envs_per_worker} environments on {available_cores()} "
-            f"cores, into {run_dir}"
+            f"cores{', in bfloat16' if config.kernels == 'bf16' else ''}, into {run_dir}"
         )
         return Run(run_dir, config, trainer.run())
 

@@ -16,7 +16,7 @@ from asyncrl.config import Config
 from asyncrl.envs import Environments, make_envs
 from asyncrl.envs.atari import FRAMES_PER_STEP, AtariMirror
 from asyncrl.envs.make import is_atari, make_filmed_env
-from asyncrl.errors import MissingPackageError, UserError, blaming, require_place
+from asyncrl.errors import MissingPackageError, UserError, blaming, install_command, require_place
 from asyncrl.evaluate import Mode, Player, single_threaded
 from asyncrl.rollout import Episode
 
@@ -173,5 +173,5 @@ def _import_ffmpeg() -> ModuleType:
     try:
         import imageio_ffmpeg
     except ImportError:
-        raise MissingPackageError("recording needs imageio-ffmpeg: pip install 'asyncrl[video]'") from None
+        raise MissingPackageError(f"recording needs imageio-ffmpeg: {install_command('video')}") from None
     return imageio_ffmpeg

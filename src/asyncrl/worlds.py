@@ -16,7 +16,7 @@ from asyncrl.envs.mujoco.gl import find_backend, why_not_wished
 from asyncrl.envs.registration import GYMNASIUM_MUJOCO, our_worlds
 from asyncrl.envs.torcs.build import APT_COMMAND as TORCS_COMMAND
 from asyncrl.envs.torcs.build import check_installed, host_path
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, install_command
 
 BUILD_COMMAND = "python -m asyncrl.envs.torcs"
 FIRST_PYTHON_WITHOUT_DM_CONTROL = (3, 14)  # see pyproject.toml
@@ -42,7 +42,7 @@ def list_worlds() -> list[World]:
     """Look for every kind of world. Takes a second: OpenGL is tried in another process."""
     return [
         _atari(),
-        _packaged("Labyrinth", ("asyncrl/Labyrinth-v0",), ("vizdoom",), "pip install 'asyncrl[labyrinth]'"),
+        _packaged("Labyrinth", ("asyncrl/Labyrinth-v0",), ("vizdoom",), install_command("labyrinth")),
         _torcs(),
         _packaged("MuJoCo", _led_by("HalfCheetah-v5", _gymnasium_mujoco()), ("mujoco",), MUJOCO_COMMAND),
         _dm_control(),
@@ -75,7 +75,7 @@ def _version(package: str) -> str:
 
 
 def _atari() -> World:
-    world = _packaged("Atari", ("ALE/Pong-v5",), ("ale-py",), "pip install 'asyncrl[atari]'")
+    world = _packaged("Atari", ("ALE/Pong-v5",), ("ale-py",), install_command("atari"))
     if not world.installed:
         return world
     import ale_py  # noqa: F401  (registers its ids)

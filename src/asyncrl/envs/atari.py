@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from asyncrl.envs.base import Environments, Step
-from asyncrl.errors import MissingPackageError, UserError
+from asyncrl.errors import MissingPackageError, UserError, install_command
 
 FRAMES_PER_STEP = 4
 MAX_EPISODE_FRAMES = 108_000
@@ -181,7 +181,7 @@ def rom_name(env_id: str) -> str:
     try:
         from ale_py.registration import register_v5_envs  # noqa: F401  (imports ale_py, which registers its ids)
     except ImportError:
-        raise MissingPackageError(f"{env_id} needs ale-py: pip install 'asyncrl[atari]'") from None
+        raise MissingPackageError(f"{env_id} needs ale-py: {install_command('atari')}") from None
     import gymnasium
 
     spec = gymnasium.registry.get(env_id)

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from asyncrl.envs.labyrinth.wad import MIN_SLOT_BYTES, make_wad
-from asyncrl.errors import MissingPackageError
+from asyncrl.errors import MissingPackageError, install_command
 
 REHEARSAL_SECONDS = 120  # far more than the half second it takes: machines are shared
 
@@ -47,7 +47,7 @@ def import_vizdoom() -> Any:
     try:
         import vizdoom
     except ImportError as error:
-        raise MissingPackageError("asyncrl/Labyrinth-v0 needs ViZDoom: pip install 'asyncrl[labyrinth]'") from error
+        raise MissingPackageError(f"asyncrl/Labyrinth-v0 needs ViZDoom: {install_command('labyrinth')}") from error
     return vizdoom
 
 

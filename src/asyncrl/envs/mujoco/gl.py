@@ -13,9 +13,9 @@ import tempfile
 import weakref
 from typing import Any
 
-from asyncrl.errors import MissingPackageError, UserError
+from asyncrl.errors import MissingPackageError, UserError, install_command
 
-INSTALL_COMMAND = "pip install 'asyncrl[mujoco]'"
+INSTALL_COMMAND = install_command("mujoco")
 APT_COMMAND = "apt-get update && apt-get install -y --no-install-recommends libegl1 libgl1 libegl-mesa0 libgl1-mesa-dri"
 BACKENDS = ("egl", "osmesa", "glfw")  # in the order of trying
 TRIAL_SECONDS = 120  # half a second of processor time: machines are shared
