@@ -195,7 +195,7 @@ def test_rename_that_fails_leaves_the_checkpoint_of_the_same_frames(monkeypatch)
 
     monkeypatch.setattr(Path, "rename", fail)
     checkpoint = load_checkpoint(trained)
-    config = runs.read_config(Path("run/config.toml"))
+    config = runs.read_run_config(Path("run"))
     trainer = Trainer(config, Path("run"), show=print, announce=print, checkpoint=checkpoint)
     trainer._save()
     assert (find_checkpoint(Path("run")) / "state.json").read_bytes() == before
