@@ -18,6 +18,7 @@ from asyncrl.arguments import parse, program
 from asyncrl.cli import main
 from asyncrl.config import Config
 from asyncrl.config_file import read_config
+from asyncrl.errors import install_command
 from asyncrl.presets import make_preset
 from asyncrl.train_verbs import _further
 
@@ -181,11 +182,11 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
 @pytest.mark.parametrize(
     ("module", "args", "complaint"),
     [
-        ("ale_py", ("train", "ALE/Pong-v5"), "ALE/Pong-v5 needs ale-py: pip install 'asyncrl[atari]'"),
+        ("ale_py", ("train", "ALE/Pong-v5"), f"ALE/Pong-v5 needs ale-py: {install_command('atari')}"),
         (
             "imageio_ffmpeg",
             ("record", "RUN", "out.mp4"),
-            "recording needs imageio-ffmpeg: pip install 'asyncrl[video]'",
+            f"recording needs imageio-ffmpeg: {install_command('video')}",
         ),
     ],
 )
