@@ -1,7 +1,6 @@
 """The command line: finds the verb, and tells mistakes in one line."""
 
 import contextlib
-import ctypes
 import importlib
 import io
 import os
@@ -103,18 +102,20 @@ def _c_code_on_stderr() -> Iterator[None]:
     if not is_real:
         yield
         return
+    import ctypes
+
     before.flush()
-    ours = os.dup(1)
-    sys.stdout = open(ours, "w", encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115
+    sys.stdout = ours = open(os.dup(1), "w", encoding=before.encoding, errors=before.errors)  # noqa: SIM115
     os.dup2(2, 1)
     try:
         yield
-        sys.stdout.flush()
+        ours.flush()
     finally:
         sys.stdout = before
         ctypes.CDLL(None).fflush(None)  # what C code has printed may wait in a buffer of its own
-        os.dup2(ours, 1)
-        os.close(ours)
+        os.dup2(ours.fileno(), 1)
+        with contextlib.suppress(OSError):  # its reader may have gone, which was told before
+            ours.close()
 
 
 def _open_closed_streams() -> None:
