@@ -44,7 +44,7 @@ def act_and_train(args: argparse.Namespace, worker: int) -> Iterator[int]:
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    do = PASSES[args.way](args.envs_per_worker, args.t_max)
+    do = PASSES[args.way](args.env, args.envs_per_worker, args.t_max)
     while True:
         do()
         yield args.envs_per_worker * args.t_max

@@ -1,18 +1,21 @@
 """Ways to act and train on the 2013 network without any environment; the cheapest one is the network's ceiling.
 
-Each way is a closure that acts T times on B frames and computes one gradient of the same loss on the same network. They
-differ in memory layout, and in whether the activations of acting are kept for the gradient. Bytes become floats as they
-are: that they should be divided by 255 is a constant factor of the first weights.
+Each way is a closure that acts T times on B frames of a game, played before, and computes one gradient of the same loss
+on the same network. They differ in memory layout, and in whether the activations of acting are kept for the gradient.
+Bytes become floats as they are: that they should be divided by 255 is a constant factor of the first weights.
 """
 
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from ale_py.vector_env import AtariVectorEnv
 from torch import Tensor, nn
 
 from asyncrl import kernels, losses
+from asyncrl.envs.atari import rom_name
 from asyncrl.flat import flatten_parameters_
 from asyncrl.passes import Passes
 from asyncrl.returns import n_step_returns
@@ -21,6 +24,7 @@ from asyncrl.torsos import conv2013
 
 ACTIONS = 6
 SHAPE = (4, 84, 84)
+FIRST_STEP, SEED = 100, 1  # of play
 _PLAIN, _LAST = torch.contiguous_format, torch.channels_last
 
 convolution_backward = torch.ops.aten.convolution_backward
@@ -62,11 +66,23 @@ class Net:
         return torch.log_softmax(outputs[..., :ACTIONS], -1), outputs[..., ACTIONS]
 
 
-class Batch:
-    """Frames and rewards of one rollout, [T + 1, B, ...] and [T, B]; what they are makes no difference to the time."""
+def play(env: str, batch: int, steps: int) -> Tensor:
+    """Return the frames [steps, B, C, H, W] of games under random actions, from some way into them."""
+    envs = AtariVectorEnv(rom_name(env), batch, num_threads=1, use_fire_reset=False, repeat_action_probability=0.0)
+    envs.reset(seed=SEED)
+    actions = np.random.default_rng(SEED).integers(envs.single_action_space.n, size=(FIRST_STEP + steps, batch))
+    frames = [torch.from_numpy(np.array(envs.step(action)[0])) for action in actions]
+    return torch.stack(frames[FIRST_STEP:])
 
-    def __init__(self, batch: int, t_max: int) -> None:
-        self.frames = torch.randint(0, 256, (t_max + 1, batch, *SHAPE), dtype=torch.uint8)
+
+class Batch:
+    """Frames of a game and rewards of one rollout, [T + 1, B, ...] and [T, B].
+
+    Our kernels are quicker the less changes between frames, so that those must be real ones.
+    """
+
+    def __init__(self, env: str, batch: int, t_max: int) -> None:
+        self.frames = play(env, batch, t_max + 1)
         self.rewards = torch.randn(t_max, batch)
         self.discounts = torch.full((t_max, batch), 0.99)
         self.cut_values = torch.zeros(t_max, batch)
@@ -90,10 +106,12 @@ def make_nets(acting: torch.memory_format, training: torch.memory_format) -> tup
     return actor, net
 
 
-def separate(acting: torch.memory_format, training: torch.memory_format, batch: int, t_max: int) -> Callable[[], None]:
+def separate(
+    acting: torch.memory_format, training: torch.memory_format, env: str, batch: int, t_max: int
+) -> Callable[[], None]:
     """Act without a graph, one frame per environment at a time; then pass the whole rollout forward and backward."""
     actor, net = make_nets(acting, training)
-    data = Batch(batch, t_max)
+    data = Batch(env, batch, t_max)
 
     def do() -> None:
         with torch.no_grad():
@@ -106,10 +124,12 @@ def separate(acting: torch.memory_format, training: torch.memory_format, batch: 
     return do
 
 
-def reused(acting: torch.memory_format, training: torch.memory_format, batch: int, t_max: int) -> Callable[[], None]:
+def reused(
+    acting: torch.memory_format, training: torch.memory_format, env: str, batch: int, t_max: int
+) -> Callable[[], None]:
     """Act and keep what the layers gave; then only pass backward, the whole rollout at once, layer by layer."""
     actor, net = make_nets(acting, training)
-    data = Batch(batch, t_max)
+    data = Batch(env, batch, t_max)
     n = t_max * batch
     kept = [torch.empty(n, *shape).contiguous(memory_format=training) for shape in ((16, 20, 20), (32, 9, 9))]
     kept.append(torch.empty(n, 256))
@@ -132,14 +152,14 @@ def reused(acting: torch.memory_format, training: torch.memory_format, batch: in
     return do
 
 
-def own(batch: int, t_max: int) -> Callable[[], None]:
+def own(env: str, batch: int, t_max: int) -> Callable[[], None]:
     """Act and keep, and pass backward, both by asyncrl's compiled kernels; heads and loss by torch."""
     net, library = Net(_PLAIN), kernels.library()
     if library is None:
         raise SystemExit(f"no kernels: {kernels.why_none()}")
     flat = flatten_parameters_(nn.ModuleList([net.conv1, net.conv2, net.hidden]))
     passes = Passes(library, SHAPE, False, [net.conv1, net.conv2], net.hidden, flat)
-    data = Batch(batch, t_max)
+    data = Batch(env, batch, t_max)
 
     def do() -> None:
         passes.rewind()
@@ -176,7 +196,7 @@ def _through(layer: torch.nn.Conv2d, inputs: Tensor, gradient: Tensor, wants_inp
     )
 
 
-PASSES: dict[str, Callable[[int, int], Callable[[], None]]] = {
+PASSES: dict[str, Callable[[str, int, int], Callable[[], None]]] = {
     "NCHW": partial(separate, _PLAIN, _PLAIN),
     "channels-last": partial(separate, _LAST, _LAST),
     "NCHW to act, channels-last to train": partial(separate, _PLAIN, _LAST),

@@ -1,6 +1,8 @@
 """Passes of image torsos by our own kernels: bytes to features, and back to the gradients of the weights.
 
-On a few images at a time, which is what actor-learners have, a pass costs PyTorch more in calls than in arithmetic.
+On a few images at a time, which is what actor-learners have, a pass costs PyTorch more in calls than in arithmetic. And
+most of a game's picture stands still: what the convolutions make of that is computed once for all images between two
+loads of parameters (csrc/changes.c, csrc/differences.c).
 """
 
 import ctypes

@@ -40,7 +40,7 @@ class Profile:
     """Microseconds of one worker per agent step."""
 
     spans: dict[str, float]  # measured, in the order of SPANS
-    floors: dict[str, float]  # the least possible, of those in FLOORS that the world has
+    floors: dict[str, float]  # the limits, of those in FLOORS that the world has
     clocks: float  # what the clocks themselves add, if it can be told from noise
 
 
@@ -151,7 +151,7 @@ def as_text(speed: Speed, profile: Profile | None, out: Path) -> str:
         lines += [f"others were busy: the workers had {speed.cpu_share:.0%} of a core each, and waiting is time too"]
     lines += ["", "microseconds of a worker per agent step", *_table(profile.spans, SPANS, total)]
     lines += [f"  {'':14}{total:8.0f}        of which the clocks take {profile.clocks:.0f}"]
-    lines += ["", "at least", *_table(profile.floors, FLOORS, total)]
+    lines += ["", "limits of this machine", *_table(profile.floors, FLOORS, total)]
     least = sum(profile.floors.values())
     lines += [f"  {'':14}{least:8.0f} {least / total:6.0%}", "", f"drawn in {out}"]
     return "\n".join(lines)
@@ -176,7 +176,7 @@ def draw(speed: Speed, profile: Profile, out: Path) -> None:
     figure, axis = pyplot.subplots(figsize=(11, 3.6), layout="constrained")
     for height, micros in ((1, profile.spans), (0, profile.floors)):
         _draw_bar(axis, height, micros, sum(profile.spans.values()))
-    axis.set_yticks([1, 0], ["a step takes", "at least"])
+    axis.set_yticks([1, 0], ["a step takes", "limits"])
     axis.set_ylim(-0.75, 1.75)
     axis.set_xlabel("microseconds of a worker per agent step")
     axis.set_title(

@@ -24,7 +24,8 @@ FLOORS = {
     "emulator": "Atari: the game alone under random actions, no picture fetched",
     "pictures": "Atari: fetching, shrinking and stacking them besides",
     "environment": "other worlds, and A2C: stepped alone under random actions",
-    "arithmetic": "all passes of the network at the speed of a large matrix product",
+    "arithmetic": "all products of the network's passes, at the speed of a large matrix product; "
+    "what stands still in pictures takes fewer",
     "memory": "parameters, gradient and statistics moved once per pull and push",
 }
 

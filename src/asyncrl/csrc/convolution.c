@@ -16,14 +16,24 @@
 #else
 #define WIDE_CASES(CALL)
 #endif
-#define ALL_CASES(CALL) WIDE_CASES(CALL) CASE(6, CALL) CASE(5, CALL) CASE(4, CALL) CASE(3, CALL) CASE(2, CALL) CASE(1, CALL)
+#define ALL_CASES(CALL) \
+  WIDE_CASES(CALL) CASE(6, CALL) CASE(5, CALL) CASE(4, CALL) CASE(3, CALL) CASE(2, CALL) CASE(1, CALL)
+
+// One pixel's bytes of an image to floats [c].
+void read_pixel(const Torso *t, const uint8_t *bytes, int last, int pixel, float *out) {
+  const Layer *y = &t->layer[0];
+  const int pixels = y->h * y->w, c = y->c;
+  for (int i = 0; i < c; i++) {
+    float value = bytes[last ? pixel * c + i : i * pixels + pixel];
+    out[i] = (value - (t->mean ? t->mean[pixel * c + i] : 0)) * t->scale;
+  }
+}
 
 // Bytes [c][h][w], or [h][w][c] if `last`, to floats [h][w][c].
-void read_image(const Torso *t, const uint8_t *bytes, int last) {
+void read_image(const Torso *t, const uint8_t *bytes, int last, float *out) {
   const Layer *y = &t->layer[0];
   const int pixels = y->h * y->w, c = y->c, n = pixels * c;
   const float scale = t->scale;
-  float *out = t->image;
   const float *mean = t->mean;
   int pixel = 0;
   if (!last && c == 4) { // four frames
@@ -50,22 +60,23 @@ void read_image(const Torso *t, const uint8_t *bytes, int last) {
     for (int i = 0; i < n; i++) out[i] = ((float)bytes[i] - (mean ? mean[i] : 0)) * scale;
     return;
   }
-  for (; pixel < pixels; pixel++)
-    for (int i = 0; i < c; i++) {
-      int at = pixel * c + i;
-      out[at] = ((float)bytes[i * pixels + pixel] - (mean ? mean[at] : 0)) * scale;
-    }
+  for (; pixel < pixels; pixel++) read_pixel(t, bytes, last, pixel, out + pixel * c);
 }
 
-// `pairs`: 1 if cells are pairs of neighbours, of which there are half as many; else 0.
+// P outputs at `at` of a whole image or, if that is NULL, side by side from what the first of them sees. `pairs`: 1 if
+// cells are pairs of neighbours, of which there are half as many; else 0.
 INLINE void convolve_tile(
-    const Layer *y, const float *in, float *out, int o, const int P, const int V, const int pairs
+    const Layer *y, const float *in, float *out, const Place *at, int o, const int P, const int V, const int pairs
 ) {
   vec acc[TILE][2];
   const int run = y->k * y->c >> pairs, step = y->s * y->c >> pairs, row = y->w * y->c >> pairs, oc = y->oc;
+  int from[TILE], to[TILE];
 #pragma GCC unroll 16
-  for (int p = 0; p < P; p++)
+  for (int p = 0; p < P; p++) {
+    from[p] = at ? at[p].y * y->s * row + at[p].x * step : p * step;
+    to[p] = at ? (at[p].y * y->ow + at[p].x) * oc : p * oc;
     for (int v = 0; v < V; v++) acc[p][v] = load(y->bias + o + v * LANES);
+  }
   for (int ky = 0; ky < y->k; ky++) {
     const float *x = in + ky * row, *weights = y->forward + ky * run * oc + o;
     for (int j = 0; j < run; j++) {
@@ -75,13 +86,13 @@ INLINE void convolve_tile(
 #pragma GCC unroll 16
       for (int p = 0; p < P; p++)
 #pragma GCC unroll 16
-        for (int v = 0; v < V; v++) acc[p][v] = multiply_add(acc[p][v], spread(x + p * step + j, pairs), w[v], pairs);
+        for (int v = 0; v < V; v++) acc[p][v] = multiply_add(acc[p][v], spread(x + from[p] + j, pairs), w[v], pairs);
     }
   }
 #pragma GCC unroll 16
   for (int p = 0; p < P; p++)
 #pragma GCC unroll 16
-    for (int v = 0; v < V; v++) store(out + p * oc + o + v * LANES, relu(acc[p][v]));
+    for (int v = 0; v < V; v++) store(out + to[p] + o + v * LANES, relu(acc[p][v]));
 }
 
 INLINE void convolve_all(const Layer *y, const float *in, float *out, const int pairs) {
@@ -93,9 +104,20 @@ INLINE void convolve_all(const Layer *y, const float *in, float *out, const int 
       float *to = out + (oy * y->ow + ox) * y->oc;
       int o = 0;
       for (; o + 2 * LANES <= y->oc; o += 2 * LANES)
-        switch (n) { ALL_CASES(convolve_tile(y, from, to, o, P, 2, pairs)) }
-      for (; o < y->oc; o += LANES) switch (n) { ALL_CASES(convolve_tile(y, from, to, o, P, 1, pairs)) }
+        switch (n) { ALL_CASES(convolve_tile(y, from, to, NULL, o, P, 2, pairs)) }
+      for (; o < y->oc; o += LANES) switch (n) { ALL_CASES(convolve_tile(y, from, to, NULL, o, P, 1, pairs)) }
     }
+}
+
+INLINE void convolve_places(const Layer *y, const float *in, float *out, const Places *places, const int pairs) {
+  for (int first = 0; first < places->n; first += TILE) {
+    const Place *at = places->at + first;
+    const int n = places->n - first < TILE ? places->n - first : TILE;
+    int o = 0;
+    for (; o + 2 * LANES <= y->oc; o += 2 * LANES)
+      switch (n) { ALL_CASES(convolve_tile(y, in, out, at, o, P, 2, pairs)) }
+    for (; o < y->oc; o += LANES) switch (n) { ALL_CASES(convolve_tile(y, in, out, at, o, P, 1, pairs)) }
+  }
 }
 
 void convolve(const Torso *t, const Layer *y, const float *in, float *out) {
@@ -105,6 +127,16 @@ void convolve(const Torso *t, const Layer *y, const float *in, float *out) {
   }
   pair_neighbours(in, y->h * y->w * y->c, t->packed);
   convolve_all(y, t->packed, out, 1);
+}
+
+// Only the outputs at some places: the same numbers, as they are the same sums.
+void convolve_at(const Torso *t, const Layer *y, const float *in, float *out, const Places *places) {
+  if (!HAS_PAIRS || !y->pairs) {
+    convolve_places(y, in, out, places, 0);
+    return;
+  }
+  pair_neighbours(in, y->h * y->w * y->c, t->packed);
+  convolve_places(y, t->packed, out, places, 1);
 }
 
 // `pairs`: 1 if cells are pairs of what is multiplied at two positions, one after the other; else 0.
@@ -151,6 +183,11 @@ void add_weights(const Torso *t, Layer *y, const float *in, const float *dy) {
   for (int oy = 0; oy < y->oh; oy++)
     pair_rows(dy + oy * row, y->oc, y->ow, y->oc, t->packed_gradient + oy * packed_row);
   add_all_weights(y, t->packed, t->packed_gradient, 1);
+}
+
+void add_biases(const Layer *y, const float *dy, float *gradient) {
+  for (int p = 0; p < y->oh * y->ow; p++)
+    for (int o = 0; o < y->oc; o += LANES) store(gradient + o, load(gradient + o) + load(dy + p * y->oc + o));
 }
 
 // `pairs`: 1 if cells are pairs of neighbours among the outputs' channels; else 0.

@@ -6,13 +6,14 @@
 #include "cells.h"
 #include "torso.h"
 
-static float *floats(long n) {
+float *floats(long n) {
   void *p = NULL;
   return posix_memalign(&p, 64, sizeof(float) * (size_t)(n + LANES)) ? NULL : memset(p, 0, sizeof(float) * (size_t)(n + LANES));
 }
 
 void torso_free(Torso *t) {
   if (!t) return;
+  base_free(t);
   for (int l = 0; l < t->layers; l++) {
     free(t->layer[l].forward), free(t->layer[l].backward), free(t->layer[l].gradient), free(t->gradients[l]);
   }
@@ -38,7 +39,7 @@ Torso *torso_new(const int *spec) {
     y->oh = (h - y->k) / y->s + 1, y->ow = (w - y->k) / y->s + 1, y->outputs = y->oh * y->ow * y->oc;
     long weights = (long)y->k * y->k * c * y->oc;
     ok &= (y->forward = floats(weights)) && (y->backward = floats(weights)) && (y->gradient = floats(weights));
-    ok &= (t->gradients[l] = floats(y->outputs)) != NULL;
+    ok &= (t->gradients[l] = floats(y->outputs + y->oc)) != NULL;
     if (l < t->layers - 1) t->record += y->outputs;
     packed = larger(packed, (long)c * h * w);
     packed_gradient = larger(packed_gradient, (long)y->oh * (y->ow + 1) * y->oc);
@@ -52,6 +53,7 @@ Torso *torso_new(const int *spec) {
     ok &= (t->packed_gradient = floats(larger(packed_gradient, linear_gradient_room(t)))) != NULL;
     ok &= (t->active_pairs = calloc((size_t)t->hidden, sizeof(int))) != NULL;
   }
+  ok &= base_new(t);
   ok &= (t->active = floats(t->hidden)) && (t->rows = calloc((size_t)t->hidden, sizeof(int)));
   if (ok) return t;
   torso_free(t);
@@ -62,7 +64,10 @@ Torso *torso_new(const int *spec) {
 int torso_record(const Torso *t) { return t->record; }
 
 // mean: [h][w][c] or NULL; what the network sees is (byte - mean) * scale.
-void torso_inputs(Torso *t, const float *mean, float scale) { t->mean = mean, t->scale = scale; }
+void torso_inputs(Torso *t, const float *mean, float scale) {
+  t->mean = mean, t->scale = scale;
+  base_forget(t);
+}
 
 // parameters: weight and bias of each layer as PyTorch has them, [oc][c][k][k] and [oc]; of the linear one last.
 void torso_load(Torso *t, const float *const *parameters) {
@@ -87,10 +92,11 @@ void torso_load(Torso *t, const float *const *parameters) {
   }
   t->linear = parameters[0], t->linear_bias = parameters[1];
   linear_load(t);
+  base_forget(t);
 }
 
 // [n][m] to [m][n].
-static void transpose(const float *in, float *out, int n, int m) {
+void transpose(const float *in, float *out, int n, int m) {
   for (int i = 0; i < n; i++)
     for (int j = 0; j < m; j++) out[j * n + i] = in[i * m + j];
 }
@@ -102,10 +108,15 @@ void torso_forward(
 ) {
   const Layer *first = &t->layer[0], *final = &t->layer[t->layers - 1];
   const long bytes = (long)first->c * first->h * first->w;
+  base_serve(t, images, last, n);
   for (int i = 0; i < n; i++) {
-    read_image(t, images + i * bytes, last);
-    const float *in = t->image;
     float *out = record + (long)i * t->record;
+    if (find_changes(t, images + i * bytes, last, 0)) {
+      forward_changes(t, images + i * bytes, last, out, inputs + (long)i * t->inputs);
+      continue;
+    }
+    read_image(t, images + i * bytes, last, t->image);
+    const float *in = t->image;
     for (int l = 0; l < t->layers - 1; l++) {
       convolve(t, &t->layer[l], in, out);
       in = out, out += t->layer[l].outputs;
@@ -125,7 +136,7 @@ static void unpack(const Layer *y, float *to) {
 }
 
 // dy of a ReLU's input from that of its output, which was `out`.
-static void mask(float *dy, const float *out, int n) {
+void mask(float *dy, const float *out, int n) {
   for (int i = 0; i < n; i++) dy[i] = out[i] <= 0 ? 0 : dy[i];
 }
 
@@ -152,20 +163,23 @@ void torso_backward(
     float *last_dx = dx + (long)i * t->inputs;
     mask(last_dx, inputs + (long)i * t->inputs, t->inputs);
     transpose(last_dx, t->gradients[t->layers - 1], final->oc, final->oh * final->ow);
-    read_image(t, images + i * bytes, last);
+    if (find_changes(t, images + i * bytes, last, 1)) {
+      backward_changes(t, images + i * bytes, last, record + (long)i * t->record);
+      continue;
+    }
+    read_image(t, images + i * bytes, last, t->image);
     for (int l = t->layers - 1; l >= 0; l--) {
       Layer *y = &t->layer[l];
       const float *dy = t->gradients[l];
       const float *in = l ? out - t->layer[l - 1].outputs : t->image;
-      float *bias = gradients[2 * l + 1];
       add_weights(t, y, in, dy);
-      for (int p = 0; p < y->oh * y->ow; p++)
-        for (int o = 0; o < y->oc; o += LANES) store(bias + o, load(bias + o) + load(dy + p * y->oc + o));
+      add_biases(y, dy, gradients[2 * l + 1]);
       if (!l) break;
       set_inputs(t, y, dy, t->gradients[l - 1]);
       mask(t->gradients[l - 1], in, t->layer[l - 1].outputs);
       out = in;
     }
   }
+  backward_base(t, gradients);
   for (int l = 0; l < t->layers; l++) unpack(&t->layer[l], gradients[2 * l]);
 }

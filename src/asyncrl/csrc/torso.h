@@ -22,7 +22,37 @@ typedef struct {
   float *backward; // [k][oc][k * c], of pairs [k][oc / 2][k * c]; the first layer's is not used
   float *gradient; // [k][k * c][oc]
   const float *bias;
+  int *first_y, *last_y, *first_x, *last_x; // outputs that see a row or column of the input: [h], [h], [w], [w]
 } Layer;
+
+// A place in an image or among a layer's outputs. `phase`: which weights of the layer after it see it.
+typedef struct {
+  int x, y, phase;
+} Place;
+typedef struct {
+  int n;
+  Place *at;
+} Places;
+
+// What other images are compared with (changes.c).
+typedef struct {
+  int serves;                 // how many more calls of torso_forward; 0 if there is none
+  int compared, differing;    // images, and those of them that differ too much
+  uint8_t *bytes, *counts;    // as images are given, and to elect it with
+  float *image;               // [h][w][c]; while another image is computed, that image
+  float *outputs[MAX_LAYERS]; // [oh][ow][oc] of each layer
+  float *inputs;              // of the linear layer
+  // Of an image that is compared: pixels that differ, and of each layer the outputs that see one of them.
+  Places pixels, places[MAX_LAYERS];
+  uint8_t *marks; // [h * w], to find them with
+  Place *unsorted;
+  int *starts;
+  // Of the images of a gradient.
+  int summed;              // how many there are
+  float *sums[MAX_LAYERS]; // [oh][ow][oc], gradients of a layer's outputs
+  int *seen_by;            // see add_gradients
+  float *differences, *inputs_gradient;
+} Base;
 
 typedef struct {
   int layers, hidden;
@@ -37,22 +67,46 @@ typedef struct {
   float scale;
   // To work in.
   float *image;                 // [h][w][c], one image as the first layer sees it
-  float *gradients[MAX_LAYERS]; // [oh][ow][oc] of each layer, of one image; forward, the last one holds its outputs
+  // [oh][ow][oc] of each layer, of one image, then zeros [oc]; forward, the last one holds its outputs.
+  float *gradients[MAX_LAYERS];
   float *active;                // see linear_backward
   int *rows;                    // see linear_backward
   int *active_pairs;            // see linear_backward
   float *packed;                // pairs of whatever is multiplied next
   float *packed_gradient;       // and of its gradient
+  Base base;
 } Torso;
-
 
 static inline long larger(long a, long b) { return a > b ? a : b; }
 
 // convolution.c
-void read_image(const Torso *t, const uint8_t *bytes, int last);
+void read_image(const Torso *t, const uint8_t *bytes, int last, float *out);
+void read_pixel(const Torso *t, const uint8_t *bytes, int last, int pixel, float *out);
 void convolve(const Torso *t, const Layer *y, const float *in, float *out);
+void convolve_at(const Torso *t, const Layer *y, const float *in, float *out, const Places *places);
 void add_weights(const Torso *t, Layer *y, const float *in, const float *dy);
+void add_biases(const Layer *y, const float *dy, float *gradient);
 void set_inputs(const Torso *t, const Layer *y, const float *dy, float *dx);
+
+// torso.c
+float *floats(long n);
+void transpose(const float *in, float *out, int n, int m);
+void mask(float *dy, const float *out, int n);
+
+// Of a place among rows of `w`.
+static inline int number_of(Place p, int w) { return p.y * w + p.x; }
+
+// changes.c
+int base_new(Torso *t);
+void base_free(Torso *t);
+void base_forget(Torso *t);
+void base_serve(Torso *t, const uint8_t *images, int last, int n);
+int find_changes(Torso *t, const uint8_t *bytes, int last, int is_backward);
+void forward_changes(Torso *t, const uint8_t *bytes, int last, float *record, float *inputs);
+
+// differences.c
+void backward_changes(Torso *t, const uint8_t *bytes, int last, const float *record);
+void backward_base(Torso *t, float *const *gradients);
 
 // linear.c
 void linear_load(Torso *t);
