@@ -78,7 +78,8 @@ def play(env: str, batch: int, steps: int) -> Tensor:
 class Batch:
     """Frames of a game and rewards of one rollout, [T + 1, B, ...] and [T, B].
 
-    Our kernels are quicker the less changes between frames, so that those must be real ones.
+    Our kernels are quicker the less changes between frames, so that those must be real ones. Random play of games that
+    began together changes a little less than training does: the ceiling is rather too high than too low.
     """
 
     def __init__(self, env: str, batch: int, t_max: int) -> None:
@@ -162,6 +163,7 @@ def own(env: str, batch: int, t_max: int) -> Callable[[], None]:
     data = Batch(env, batch, t_max)
 
     def do() -> None:
+        flat.mul_(1.0)  # new parameters, which have the kernels begin anew
         passes.rewind()
         with torch.no_grad(), recording([passes]):
             actions = torch.stack([sample(net.outputs(passes(frames))[0]) for frames in data.frames[:-1]])

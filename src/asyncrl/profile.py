@@ -1,4 +1,4 @@
-"""The verb `bench`: how fast this machine trains, where each microsecond goes, and what it cannot beat."""
+"""The verb `bench`: how fast this machine trains, where each microsecond goes, and what parts cost by themselves."""
 
 import contextlib
 import dataclasses
@@ -40,7 +40,7 @@ class Profile:
     """Microseconds of one worker per agent step."""
 
     spans: dict[str, float]  # measured, in the order of SPANS
-    floors: dict[str, float]  # the limits, of those in FLOORS that the world has
+    floors: dict[str, float]  # what parts cost by themselves, of those in FLOORS that the world has
     clocks: float  # what the clocks themselves add, if it can be told from noise
 
 
@@ -151,9 +151,7 @@ def as_text(speed: Speed, profile: Profile | None, out: Path) -> str:
         lines += [f"others were busy: the workers had {speed.cpu_share:.0%} of a core each, and waiting is time too"]
     lines += ["", "microseconds of a worker per agent step", *_table(profile.spans, SPANS, total)]
     lines += [f"  {'':14}{total:8.0f}        of which the clocks take {profile.clocks:.0f}"]
-    lines += ["", "limits of this machine", *_table(profile.floors, FLOORS, total)]
-    least = sum(profile.floors.values())
-    lines += [f"  {'':14}{least:8.0f} {least / total:6.0%}", "", f"drawn in {out}"]
+    lines += ["", "by themselves", *_table(profile.floors, FLOORS, total), "", f"drawn in {out}"]
     return "\n".join(lines)
 
 
@@ -162,7 +160,7 @@ def _table(micros: dict[str, float], meanings: dict[str, str], total: float) -> 
 
 
 def draw(speed: Speed, profile: Profile, out: Path) -> None:
-    """Draw a stacked bar of what a step takes above one of what it takes at least.
+    """Draw a stacked bar of what a step takes above one of what parts of it take by themselves.
 
     Raises:
         UserError: if `out` cannot be written.
@@ -176,7 +174,7 @@ def draw(speed: Speed, profile: Profile, out: Path) -> None:
     figure, axis = pyplot.subplots(figsize=(11, 3.6), layout="constrained")
     for height, micros in ((1, profile.spans), (0, profile.floors)):
         _draw_bar(axis, height, micros, sum(profile.spans.values()))
-    axis.set_yticks([1, 0], ["a step takes", "limits"])
+    axis.set_yticks([1, 0], ["a step takes", "by themselves"])
     axis.set_ylim(-0.75, 1.75)
     axis.set_xlabel("microseconds of a worker per agent step")
     axis.set_title(

@@ -1,4 +1,6 @@
-"""What one core needs at least for an agent step: emulator, arithmetic at its peak, memory traffic."""
+"""What parts of an agent step cost one core by themselves: emulator, arithmetic at its peak, memory traffic.
+
+They are the least that each can take, but for the arithmetic of our kernels: they do not compute all products."""
 
 import contextlib
 import dataclasses
@@ -24,14 +26,13 @@ FLOORS = {
     "emulator": "Atari: the game alone under random actions, no picture fetched",
     "pictures": "Atari: fetching, shrinking and stacking them besides",
     "environment": "other worlds, and A2C: stepped alone under random actions",
-    "arithmetic": "all products of the network's passes, at the speed of a large matrix product; "
-    "what stands still in pictures takes fewer",
+    "arithmetic": "all products of the passes, at the speed of a large one; what stands still in pictures needs fewer",
     "memory": "parameters, gradient and statistics moved once per pull and push",
 }
 
 
 def floors(learner: Learner, store: ParameterStore, seconds: float) -> dict[str, float]:
-    """Return the least seconds per agent step, measured for about `seconds` for each of FLOORS that this world has.
+    """Return seconds per agent step, measured for about `seconds` for each of FLOORS that this world has.
 
     Call it when the training is over: it plays on with the learner's environments.
     """

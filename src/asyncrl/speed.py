@@ -55,7 +55,7 @@ class Speed:
     cpu_share: float  # of a core that each worker had; far below 1 if others were busy
     memory_megabytes: float  # of the largest worker, shared pages included
     windows: list[Window] = field(repr=False)  # of all workers
-    floors: dict[str, float] | None = None  # least seconds per step; None unless profiled
+    floors: dict[str, float] | None = None  # `roofline.floors`; None unless profiled
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,20 @@
 // What is the same in all images is computed once: which places that leaves, and the pass forward.
 //
-// Most of a game's screen never changes, and an output of a convolution sees little of it. Between two loads of
-// parameters one image, the base, goes through the convolutions in full, and others only where an output sees a pixel
-// that differs from the base's. The outputs are the same numbers as if all had been computed. An image that differs in
-// most places is computed in full.
+// Most of a game's screen never changes, and an output of a convolution sees little of it. After new parameters, and now
+// and then besides, an image is elected that has at each place what most images have there: the base. It goes through
+// the convolutions in full, and others only where an output sees a pixel that differs from the base's. The outputs are
+// the same numbers as if all had been computed. An image that differs in most places is computed in full.
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "cells.h"
 #include "torso.h"
 
 #define CALLS 256         // that a base serves without new parameters
 #define VOTERS 8          // images that elect the base
 #define LEAST_WORK 200000 // products of a first layer that is worth it
 #define TRIAL 32          // images after which a base is given up that most of them differ from
+#define MOST 0.25f        // share of pixels beyond which it is not worth to look further
 #define FEW 12            // one pixel in so many is sooner set by itself than with all others
 
 static int *outputs_seeing(const Layer *y, int inputs, int outputs, int is_last) {
@@ -49,7 +49,7 @@ int base_new(Torso *t) {
   ok &= (b->marks = malloc((size_t)pixels)) && (b->pixels = room_for(pixels)).at;
   ok &= (b->unsorted = malloc(sizeof(Place) * (size_t)pixels)) && (b->seen_by = malloc(sizeof(int) * (size_t)pixels));
   ok &= (b->starts = malloc(sizeof(int) * (size_t)(strides * strides + 1))) != NULL;
-  return ok && (b->differences = floats(most)) && (b->inputs_gradient = floats(most));
+  return ok && (b->differences = floats(most)) && (b->dx = floats(most));
 }
 
 void base_free(Torso *t) {
@@ -60,12 +60,12 @@ void base_free(Torso *t) {
     free(y->first_y), free(y->last_y), free(y->first_x), free(y->last_x);
   }
   free(b->bytes), free(b->counts), free(b->image), free(b->inputs), free(b->marks), free(b->pixels.at);
-  free(b->unsorted), free(b->starts), free(b->seen_by), free(b->differences), free(b->inputs_gradient);
+  free(b->unsorted), free(b->starts), free(b->seen_by), free(b->differences), free(b->dx);
 }
 
 void base_forget(Torso *t) { t->base.serves = -1; }
 
-// What most images have at each place, if it is more than half of them; else one of them.
+// What most voters have at each place, if it is more than half of them; else what one of them has.
 static void elect(Base *b, const uint8_t *images, long bytes, int n) {
   const int voters = n < VOTERS ? n : VOTERS;
   memcpy(b->bytes, images, (size_t)bytes);
@@ -84,8 +84,9 @@ static void elect(Base *b, const uint8_t *images, long bytes, int n) {
 void base_serve(Torso *t, const uint8_t *images, int last, int n) {
   Base *b = &t->base;
   const Layer *final = &t->layer[t->layers - 1];
-  if (!b->bytes || n == 0 || b->serves > 0) {
-    b->serves -= b->serves > 0;
+  if (!b->bytes || n == 0) return;
+  if (b->serves > 0) {
+    b->serves--;
     return;
   }
   elect(b, images, (long)t->layer[0].c * t->layer[0].h * t->layer[0].w, n);
@@ -145,9 +146,27 @@ static void list_outputs(Torso *t, int l, const Places *inputs) {
   list_marked(&t->base, y->oh, y->ow, l + 1 < t->layers ? y[1].s : 1, &t->base.places[l]);
 }
 
-// Whether it is cheaper to compute all of an image than what differs, as measured.
-static int is_too_much(float pixels, float places, int is_backward) {
-  return is_backward ? 3.7f * pixels + 0.8f * places > 1 : 3 * pixels + 1.5f * places > 1;
+// Products for one output; for all; and for one input, of which at most so many outputs see it.
+static long per_output(const Layer *y) { return (long)y->k * y->k * y->c * y->oc; }
+static long in_full(const Layer *y) { return per_output(y) * y->oh * y->ow; }
+static long per_input(const Layer *y) {
+  const int seeing = (y->k + y->s - 1) / y->s;
+  return (long)seeing * seeing * y->c * y->oc;
+}
+
+// Whether it is cheaper to compute all of an image, by the numbers of products. What each costs beside those of a whole
+// image was measured; a pixel's part is mostly that of finding it.
+static int is_too_much(const Torso *t, int is_backward) {
+  const Base *b = &t->base;
+  long full = 0, of_places = 0;
+  for (int l = 0; l < t->layers; l++) {
+    const Layer *y = &t->layer[l];
+    full += in_full(y) << (is_backward && l);
+    if (!is_backward) of_places += per_output(y) * b->places[l].n;
+    else if (l) of_places += 2 * per_input(y) * b->places[l - 1].n;
+  }
+  const long of_pixels = per_input(&t->layer[0]) * b->pixels.n;
+  return (is_backward ? 6 : 3) * (float)of_pixels + 1.4f * (float)of_places > (float)full;
 }
 
 // Find places for find_changes, or return 0.
@@ -156,13 +175,10 @@ static int list_changes(Torso *t, int is_backward) {
   const Layer *y = &t->layer[0];
   int n = 0;
   for (int i = 0; i < y->h * y->w; i++) n += b->marks[i] != 0;
-  const float share = (float)n / (float)(y->h * y->w);
-  if (is_too_much(share, share, is_backward)) return 0; // the share of places is hardly ever less than that of pixels
+  if (n > MOST * (float)(y->h * y->w)) return 0;
   list_marked(b, y->h, y->w, y->s, &b->pixels);
-  list_outputs(t, 0, &b->pixels);
-  if (is_too_much(share, (float)b->places[0].n / (float)(y->oh * y->ow), is_backward)) return 0;
-  for (int l = 1; l < t->layers; l++) list_outputs(t, l, &b->places[l - 1]);
-  return 1;
+  for (int l = 0; l < t->layers; l++) list_outputs(t, l, l ? &b->places[l - 1] : &b->pixels);
+  return !is_too_much(t, is_backward);
 }
 
 // Returns 0 if there is no base, or too much differs: then the image is to be computed in full.

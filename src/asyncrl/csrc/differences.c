@@ -114,7 +114,7 @@ static void set_outputs(Torso *t, int l, const float *out, float *sums) {
   const Base *b = &t->base;
   const Layer *y = &t->layer[l];
   const int n = b->places[l].n, oc = y->oc;
-  float *x = b->differences, *dx = b->inputs_gradient, *dy = t->gradients[l];
+  float *x = b->differences, *dx = b->dx, *dy = t->gradients[l];
   for (int i = 0; i < n; i++) {
     const int at = number_of(b->places[l].at[i], y->ow) * oc;
     for (int j = 0; j < oc; j++) x[i * oc + j] = out[at + j] - b->outputs[l][at + j];

@@ -36,7 +36,7 @@ typedef struct {
 
 // What other images are compared with (changes.c).
 typedef struct {
-  int serves;                 // how many more calls of torso_forward; 0 if there is none
+  int serves;                 // how many more calls of torso_forward before there is another; -1 if there is none
   int compared, differing;    // images, and those of them that differ too much
   uint8_t *bytes, *counts;    // as images are given, and to elect it with
   float *image;               // [h][w][c]; while another image is computed, that image
@@ -44,14 +44,14 @@ typedef struct {
   float *inputs;              // of the linear layer
   // Of an image that is compared: pixels that differ, and of each layer the outputs that see one of them.
   Places pixels, places[MAX_LAYERS];
-  uint8_t *marks; // [h * w], to find them with
-  Place *unsorted;
-  int *starts;
+  uint8_t *marks;  // [h * w], to find them with
+  Place *unsorted; // [h * w], to sort by phases
+  int *starts;     // of each phase among them
   // Of the images of a gradient.
   int summed;              // how many there are
   float *sums[MAX_LAYERS]; // [oh][ow][oc], gradients of a layer's outputs
   int *seen_by;            // see add_gradients
-  float *differences, *inputs_gradient;
+  float *differences, *dx; // of changed pixels or outputs [n][channels]: from the base, and their gradient
 } Base;
 
 typedef struct {
