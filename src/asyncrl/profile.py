@@ -171,11 +171,11 @@ def draw(speed: Speed, profile: Profile, out: Path) -> None:
     from matplotlib import pyplot
 
     config = speed.config
-    figure, axis = pyplot.subplots(figsize=(11, 3.6), layout="constrained")
-    for height, micros in ((1, profile.spans), (0, profile.floors)):
+    figure, axis = pyplot.subplots(figsize=(11, 4.4), layout="constrained")
+    for height, micros in ((1.5, profile.spans), (0, profile.floors)):
         _draw_bar(axis, height, micros, sum(profile.spans.values()))
-    axis.set_yticks([1, 0], ["a step takes", "by themselves"])
-    axis.set_ylim(-0.75, 1.75)
+    axis.set_yticks([1.5, 0], ["a step takes", "by themselves"])
+    axis.set_ylim(-0.85, 2.35)
     axis.set_xlabel("microseconds of a worker per agent step")
     axis.set_title(
         f"{literal(config.env)} {config.algo}-{config.core}, {config.workers} x {config.envs_per_worker} environments: "
@@ -188,7 +188,7 @@ def draw(speed: Speed, profile: Profile, out: Path) -> None:
 
 
 def _draw_bar(axis: Any, height: float, micros: dict[str, float], total: float) -> None:
-    """Draw one bar; what is too narrow for a name within gets it above or below, on alternating levels."""
+    """Draw one bar; what is too narrow for a name within gets it above or below, near or far, in turn."""
     left, outside = 0.0, 0
     for name, value in micros.items():
         axis.barh(height, value, left=left, height=0.5, color=COLOURS[name], edgecolor="white", linewidth=0.8)
@@ -197,8 +197,8 @@ def _draw_bar(axis: Any, height: float, micros: dict[str, float], total: float) 
             dark = name in ("acting", "arithmetic", "environment", "emulator", "backward", "push", "memory")
             axis.text(middle, height, label, ha="center", va="center", fontsize=8, color="white" if dark else "black")
         elif value > 0.002 * total:
-            above = outside % 2 == 0
-            edge, level = (height + 0.25, height + 0.33) if above else (height - 0.25, height - 0.33)
+            above, far = outside % 2 == 0, 0.16 * (outside // 2 % 2)
+            edge, level = (height + 0.25, height + 0.33 + far) if above else (height - 0.25, height - 0.33 - far)
             axis.annotate(
                 f"{name} {value:.0f}",
                 (middle, edge),
