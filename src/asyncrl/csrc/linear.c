@@ -48,6 +48,7 @@ INLINE void linear_tile(const float *x, const float *w, int cells, int n, float 
 #pragma GCC unroll 16
     for (int o = 0; o < ROWS; o++) {
       vec ws = load(w + (long)o * cells + k);
+      __builtin_prefetch(w + (long)(ROWS + o) * cells + k); // the next rows: no processor looks so far
 #pragma GCC unroll 16
       for (int i = 0; i < 4; i++) {
         const int at = ROWS * i + o;
