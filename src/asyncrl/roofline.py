@@ -1,6 +1,7 @@
 """What parts of an agent step cost one core by themselves: emulator, arithmetic at its peak, memory traffic.
 
-They are the least that each can take, but for the arithmetic of our kernels: they do not compute all products."""
+They are the least that each can take, but for the arithmetic of our kernels: they do not compute all products.
+"""
 
 import contextlib
 import dataclasses
