@@ -124,6 +124,16 @@ def test_a_run_in_bfloat16_goes_on_without_it(no_bfloat16: None, tmp_path: Path)
     assert done.config.kernels == "auto"
 
 
+def test_a_network_without_convolutions_has_nothing_to_compute_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "has_bfloat16", lambda: True)
+    for env, network in (("CartPole-v1", "auto"), ("asyncrl/Catch-v0", "mlp")):
+        with pytest.raises(UserError, match=f"bf16 is for convolutions on pictures of bytes, and {env} with this"):
+            asyncrl.train(env, network=network, kernels="bf16", frames=200, workers=1, run_dir=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a2c_computes_with_pytorch() -> None:
     with pytest.raises(UserError, match="--kernels bf16 is for asynchronous workers"):
         dataclasses.replace(CATCH, algo="a2c", kernels="bf16")

@@ -18,7 +18,7 @@ from asyncrl.errors import UserError
 from asyncrl.machine import available_cores
 from asyncrl.networks import make_network
 from asyncrl.presets import PRESETS, make_preset, preset_for
-from asyncrl.quantities import format_count, format_duration, parse_count, parse_number
+from asyncrl.quantities import counted, format_count, format_duration, parse_count, parse_number
 
 
 @pytest.mark.parametrize(
@@ -432,3 +432,10 @@ def test_every_way_to_train_tells_the_preset_how_many_workers_there_are(tmp_path
     assert dataclasses.replace(seen[0], run_dir=None) == wanted
     for words in (["--workers", "many"], ["--workers=0"], ["--workers", "--help"]):  # the parser has its say
         assert starting_point(["ALE/Pong-v5", *words])[1].workers == available_cores()
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 workers"), (1, "1 worker"), (2, "2 workers"), (1200, "1,200 workers")]
+)
+def test_one_is_no_plural(number, text):
+    assert counted(number, "worker") == text

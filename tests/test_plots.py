@@ -173,7 +173,7 @@ def test_a_run_without_episodes_does_not_spoil_the_picture_of_others(tmp_path, c
     words = ["plot", *map(str, runs), "--out"]
     assert main([*words, str(tmp_path / "both.png")]) == 0
     told = capsys.readouterr().out
-    assert told == f"{tmp_path}/both.png: 1 run(s)\n{runs[0]} is not in it: it has no finished episodes yet\n"
+    assert told == f"{tmp_path}/both.png: 1 run\n{runs[0]} is not in it: it has no finished episodes yet\n"
     assert main([*words, str(tmp_path / "again.png"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["left_out"] == [str(runs[0])]
     plot_runs(runs[1:], tmp_path / "one.png")

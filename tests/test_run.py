@@ -21,6 +21,7 @@ from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.machine import available_cores
 from asyncrl.pointers import point_to
+from asyncrl.quantities import counted
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def test_train_evaluate_load():
         "CartPole-v1", frames=3_000, workers=2, envs_per_worker=1, show=shown.append, announce=told.append
     )
     assert re.fullmatch(r"runs/CartPole-v1/a3c-0-\d{8}-\d{6}-\d+", str(run.path))
-    assert told[0] == f"CartPole-v1: 2 workers x 1 environments on {available_cores()} cores, into {run.path}"
+    assert told[0] == f"CartPole-v1: 2 workers x 1 environment on {counted(available_cores(), 'core')}, into {run.path}"
     assert run.outcome is not None and run.outcome.reason == "frames"
     assert all(progress.frames <= run.outcome.progress.frames for progress in shown)
     assert len(run.episodes()) == run.outcome.progress.episodes

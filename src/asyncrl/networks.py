@@ -6,6 +6,7 @@ and the core's state after t = T-1. Acting is the same call with T = 1, so that 
 
 import ctypes
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -257,17 +258,27 @@ def attach_passes_(
         bfloat16: whether they multiply in bfloat16.
     """
     attached = []
+    for trunk, convolutions, hidden in _supported_trunks(network, space):
+        last = trunk.inputs.channels_last
+        trunk.passes = Passes(library, torso_shape(space), last, convolutions, hidden, flat, bfloat16)
+        trunk.passes.standardize(trunk.inputs.mean, trunk.inputs.scale)
+        attached.append(trunk.passes)
+    return attached
+
+
+def has_supported_torso(network: Network, space: spaces.Box) -> bool:
+    """Return whether there is a torso of `network` that our own kernels can compute, given observations of `space`."""
+    return any(True for _ in _supported_trunks(network, space))
+
+
+def _supported_trunks(network: Network, space: spaces.Box) -> Iterator[tuple[Trunk, list[nn.Conv2d], nn.Linear]]:
     for trunk in network.modules():
         if not isinstance(trunk, Trunk) or not isinstance(trunk.torso, Convolutions) or space.dtype != np.uint8:
             continue
         convolutions = [module for module in trunk.torso if isinstance(module, nn.Conv2d)]
         hidden = next(module for module in trunk.torso if isinstance(module, nn.Linear))
         if is_supported(convolutions, hidden):
-            last = trunk.inputs.channels_last
-            trunk.passes = Passes(library, torso_shape(space), last, convolutions, hidden, flat, bfloat16)
-            trunk.passes.standardize(trunk.inputs.mean, trunk.inputs.scale)
-            attached.append(trunk.passes)
-    return attached
+            yield trunk, convolutions, hidden
 
 
 def set_input_statistics_(network: nn.Module, statistics: InputStatistics) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
 from asyncrl.plots import literal, save_figure
+from asyncrl.quantities import counted
 from asyncrl.roofline import FLOORS
 from asyncrl.spans import SPANS
 from asyncrl.speed import Speed, Window, measure_speed, trainable
@@ -139,7 +140,7 @@ def as_text(speed: Speed, profile: Profile | None, out: Path) -> str:
     """Return what is told to people."""
     config = speed.config
     lines = [
-        f"{config.env}, {config.workers} x {config.envs_per_worker} environments"
+        f"{config.env}, {config.workers} x {counted(config.envs_per_worker, 'environment')}"
         f"{', in bfloat16' if config.kernels == 'bf16' else ''}: "
         f"{speed.steps_per_second:,.0f} steps/s, {speed.frames_per_second:,.0f} frames/s, "
         f"{speed.cpu_micros_per_step:,.0f} us of CPU a step, {speed.memory_megabytes:,.0f} MB a worker"
@@ -178,7 +179,8 @@ def draw(speed: Speed, profile: Profile, out: Path) -> None:
     axis.set_ylim(-0.85, 2.35)
     axis.set_xlabel("microseconds of a worker per agent step")
     axis.set_title(
-        f"{literal(config.env)} {config.algo}-{config.core}, {config.workers} x {config.envs_per_worker} environments: "
+        f"{literal(config.env)} {config.algo}-{config.core}, {config.workers} x "
+        f"{counted(config.envs_per_worker, 'environment')}: "
         f"{speed.steps_per_second:,.0f} steps/s",
         fontsize=10,
     )

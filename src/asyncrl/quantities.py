@@ -30,6 +30,11 @@ def parse_count(text: str) -> int:
     return int(number)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 worker", "2 workers", "1,000 workers"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _parse(text: str) -> Decimal:
     # Decimal: 2.3M is whole, while 2.3 * 1e6 in floats is not.
     lowered, number = text.strip().lower(), Decimal("nan")

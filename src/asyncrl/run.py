@@ -25,6 +25,7 @@ from asyncrl.machine import available_cores
 from asyncrl.metrics import Progress
 from asyncrl.pointers import find_checkpoint
 from asyncrl.presets import preset_for
+from asyncrl.quantities import counted
 from asyncrl.trainer import Outcome, Trainer
 from asyncrl.trust import repeat, require_repeated
 
@@ -248,8 +249,8 @@ def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: S
                 f"with --epsilon-frames none it falls over {config.epsilon_share:.0%} of the run"
             )
         announce(
-            f"{config.env}: {config.workers} workers x {config.envs_per_worker} environments on {available_cores()} "
-            f"cores{', in bfloat16' if config.kernels == 'bf16' else ''}, into {run_dir}"
+            f"{config.env}: {counted(config.workers, 'worker')} x {counted(config.envs_per_worker, 'environment')} on "
+            f"{counted(available_cores(), 'core')}{', in bfloat16' if config.kernels == 'bf16' else ''}, into {run_dir}"
         )
         return Run(run_dir, config, trainer.run())
 

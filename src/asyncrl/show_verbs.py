@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from asyncrl.arguments import Flag, parse, peek, run_argument, split_positional
 from asyncrl.errors import UserError
+from asyncrl.quantities import counted
 
 Mode = Literal["sampled", "greedy"]
 
@@ -159,7 +160,7 @@ def plot_verb(args: Sequence[str]) -> int:
     if given.json:
         print(json.dumps({"picture": str(given.out), "left_out": list(map(str, left_out))}))
         return 0
-    print(f"{given.out}: {len(runs) - len(left_out)} run(s)")
+    print(f"{given.out}: {counted(len(runs) - len(left_out), 'run')}")
     for run in left_out:
         print(f"{run} is not in it: it has no finished episodes yet")
     return 0

@@ -21,6 +21,7 @@ from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
 from asyncrl.machine import available_cores
 from asyncrl.presets import most_games
+from asyncrl.quantities import counted
 from asyncrl.speed import Speed, measure_speed, trainable
 from asyncrl.start import fresh_start
 from asyncrl.trust import may_import
@@ -113,16 +114,17 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
             trial_began = time.monotonic()
             if longest and trial_began + longest > began + share * budget:
                 break
+            named = f"{counted(workers, 'worker')} x {counted(batch, 'environment')}"
             tried = dataclasses.replace(config, workers=workers, envs_per_worker=batch)
             try:
                 speed = measure_speed(tried, seconds=seconds, warmup=WARMUP_SECONDS, start=start)
             except UserError as error:  # another number may do, and those before have been measured
                 failure = error
-                say(f"{workers} workers x {batch} environments: {failure}")
+                say(f"{named}: {failure}")
                 continue
             finally:
                 longest = max(longest, time.monotonic() - trial_began)
-            say(f"{workers} workers x {batch} environments: {speed.steps_per_second:,.0f} steps/s")
+            say(f"{named}: {speed.steps_per_second:,.0f} steps/s")
             trials.append(_trial(tried, speed, threads))
             yield trials[-1]
     if failure is not None and not trials:
