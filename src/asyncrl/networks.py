@@ -266,12 +266,12 @@ def attach_passes_(
     return attached
 
 
-def has_supported_torso(network: Network, space: spaces.Box) -> bool:
+def has_supported_torso(network: Network, space: spaces.Space) -> bool:
     """Return whether there is a torso of `network` that our own kernels can compute, given observations of `space`."""
     return any(True for _ in _supported_trunks(network, space))
 
 
-def _supported_trunks(network: Network, space: spaces.Box) -> Iterator[tuple[Trunk, list[nn.Conv2d], nn.Linear]]:
+def _supported_trunks(network: Network, space: spaces.Space) -> Iterator[tuple[Trunk, list[nn.Conv2d], nn.Linear]]:
     for trunk in network.modules():
         if not isinstance(trunk, Trunk) or not isinstance(trunk.torso, Convolutions) or space.dtype != np.uint8:
             continue
