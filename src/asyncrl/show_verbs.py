@@ -84,7 +84,7 @@ def eval_verb(args: Sequence[str]) -> int:
         variant = f" with {given.env_options}" if given.env_options else ""  # never the run's, a stranger's text
         print(
             f"{row['env']}{variant} after {row['frames']:,} frames, {mode}{', sticky' if row['sticky'] else ''}: "
-            f"{row['mean']:.2f} +- {row['deviation']:.2f} over {len(scores)} episodes "
+            f"{row['mean']:.2f} +- {row['deviation']:.2f} over {counted(len(scores), 'episode')} "
             f"({row['min']:g} to {row['max']:g})"
         )
     return 0
