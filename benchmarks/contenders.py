@@ -1,4 +1,7 @@
-"""Who is measured: one command each, in groups of which the best member counts."""
+"""Who is measured: one command each, in groups of which the best member counts.
+
+The ceilings stand beside our trainer, so that a machine that changes its speed within a round changes all of them.
+"""
 
 import os
 import sys
@@ -47,7 +50,7 @@ class Contender:
 def make_contenders(args: Settings, env: str) -> list[Contender]:
     """Return asyncrl, Stable-Baselines3 and the ceilings."""
     ours = asyncrl_contender("asyncrl", "asyncrl", args, env, "auto", "fast", args.workers, args.envs_per_worker)
-    return [ours, *_sb3(args, env), *make_ceilings(args, env)]
+    return [ours, *make_ceilings(args, env), *_sb3(args, env)]
 
 
 def asyncrl_contender(

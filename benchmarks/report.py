@@ -26,9 +26,7 @@ def make_report(rounds: Rounds, workers: int, pairs: Sequence[Pair]) -> dict[str
     best = {group: _best(group, rows, summaries) for group in dict.fromkeys(row.group for row in rows)}
     wanted = {contender.group for contender in rounds.contenders}
     ratios = {
-        f"{ours} / {theirs}": _speed_ratio(rows, best.get(ours), best.get(theirs))
-        for ours, theirs in pairs
-        if {ours, theirs} <= wanted
+        f"{ours} / {theirs}": _speed_ratio(rows, ours, theirs) for ours, theirs in pairs if {ours, theirs} <= wanted
     }
     if set(CEILINGS) <= set(best):
         ratios |= _roofline(rows, best, workers)
@@ -81,8 +79,14 @@ def _by_round(rows: list[Row], *names: str | None) -> list[list[Any]]:
     return [[of_round[name] for name in names] for of_round in found.values() if set(names) <= set(of_round)]
 
 
-def _speed_ratio(rows: list[Row], ours: str | None, theirs: str | None) -> Spread | None:
-    return spread_of([us.steps_per_second / they.steps_per_second for us, they in _by_round(rows, ours, theirs)])
+def _speed_ratio(rows: list[Row], ours: str, theirs: str) -> Spread | None:
+    """Return how fast group `ours` is beside `theirs`: in each round, the fastest undisturbed setting of either."""
+    fastest: dict[int, dict[str, float]] = {}
+    for row in rows:
+        if row.round > 0 and row.quiet:
+            groups = fastest.setdefault(row.round, {})
+            groups[row.group] = max(groups.get(row.group, 0.0), row.measurement.steps_per_second)
+    return spread_of([groups[ours] / groups[theirs] for groups in fastest.values() if {ours, theirs} <= set(groups)])
 
 
 def _roofline(rows: list[Row], best: dict[str, str | None], workers: int) -> dict[str, Spread | None]:
