@@ -7,6 +7,7 @@ from typing import Any
 from report import SCHEMA, Spread
 
 BASELINE = Path(__file__).parent / "baseline.json"
+RATIOS = ("asyncrl / sb3", "share_of_roofline", "share_of_roofline_cpu")  # what `make bench` compares
 LEAST_LOSS = 0.02  # of a median: less is never called worse, however narrow the ranges
 
 
@@ -14,35 +15,40 @@ def keep_baseline(result: dict[str, Any], path: Path = BASELINE) -> None:
     """Write the ratios of `result`, with the machine and settings they come from.
 
     Raises:
-        ValueError: if a ratio could not be measured.
+        ValueError: if a contender failed or was left out, or a ratio could not be measured.
     """
-    missing = [name for name, ratio in result["ratios"].items() if ratio is None]
+    if result["failures"]:
+        raise ValueError(f"failed: {', '.join(result['failures'])}: nothing kept")
+    missing = [name for name in RATIOS if result["ratios"].get(name) is None]
     if missing:
         raise ValueError(f"no quiet round for {', '.join(missing)}: nothing kept")
     kept = {name: result[name] for name in ("schema", "date", "title", "machine", "settings", "ratios")}
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
-    """Return what `keep_baseline` wrote.
+def read_baseline(env: str, path: Path = BASELINE) -> dict[str, Any]:
+    """Return what `keep_baseline` wrote of a game.
 
     Raises:
-        ValueError: if there is none, or one of another version.
+        ValueError: if there is none, or one of another version or game.
     """
     if not path.exists():
         raise ValueError(f"there is no {path.name}: make one on a quiet machine with --keep-baseline")
     kept = json.loads(path.read_text(encoding="utf-8"))
     if kept["schema"] != SCHEMA:
         raise ValueError(f"{path.name} is of another version: make one on a quiet machine with --keep-baseline")
+    if kept["settings"]["env"] != env:
+        raise ValueError(f"{path.name} is of {kept['settings']['env']}: nothing to compare {env} with")
     return kept
 
 
 def compare(result: dict[str, Any], baseline: dict[str, Any]) -> tuple[list[str], int]:
     """Compare today's ratios with the stored ones; return lines to print and an exit code.
 
-    The code is 0 if nothing is worse, 1 if a ratio is worse by more than the spread, 2 if one could not be measured.
+    The code is 0 if nothing is worse, 1 if a ratio is worse by more than the spread, 2 if one could not be measured or
+    a contender failed.
     """
-    lines, code = [], 0
+    lines, code = [f"failed: {name}" for name in result["failures"]], 2 if result["failures"] else 0
     stored, now = baseline["machine"], result["machine"]
     if any(stored[what] != now[what] for what in ("processor", "capability", "cores")):
         machine = f"{stored['processor']} ({stored['capability']}), {stored['cores']} cores"

@@ -60,7 +60,7 @@ def main() -> int:
     """Measure, report, keep or compare."""
     args = tyro.cli(Arguments, description=__doc__)
     try:
-        stored = read_baseline() if args.compare else None
+        stored = read_baseline(args.env) if args.compare else None
     except ValueError as mistake:
         say(f"bench: {mistake}")
         return 2

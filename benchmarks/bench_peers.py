@@ -19,7 +19,7 @@ from contenders import Contender, make_ceilings
 from kept_rounds import keep_round, open_rounds
 from kept_times import times_to_score
 from outcome import describe_machine, make_result, prepare, save
-from peer_contenders import PAIRS, make_peer_contenders
+from peer_contenders import PAIRS, PEERS, make_peer_contenders
 from report import print_report
 from rounds import HERE, Rounds, Rules, say
 
@@ -65,6 +65,10 @@ def main() -> int:
     args = tyro.cli(Arguments, description=__doc__)
     prepare("bench-peers")
     try:
+        unknown = set(args.only) - {peer.group for peer in PEERS}
+        if unknown:
+            groups = ", ".join(dict.fromkeys(peer.group for peer in PEERS))
+            raise UserError(f"no such group of peers: {', '.join(sorted(unknown))}; there are {groups}")
         for game in args.games:
             result = measure(args, game)
             print(json.dumps(result)) if args.json else print_report(result)
@@ -96,11 +100,17 @@ def measure(args: Arguments, game: str) -> dict:
 def resumed(args: Arguments, game: str, contenders: list[Contender], rules: Rules) -> Rounds:
     """Return rounds that go on after those kept of this game, and are kept."""
     path = HERE / "results" / f"rounds-{game}.jsonl"
-    how = ("seconds", "warmup", "workers", "envs_per_worker", "quiet", "only")
+    how = ("seconds", "warmup", "workers", "envs_per_worker", "quiet", "repeats", "only")
     # Of another revision rounds may go on; whoever changes what is measured removes the file.
     machine = {name: value for name, value in describe_machine().items() if name != "git_revision"}
     pins = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((HERE / "peers").glob("*.txt")))).hexdigest()
-    subject = {"game": GAMES[game][:2], "machine": machine, "pins": pins, **{name: getattr(args, name) for name in how}}
+    subject = {
+        "game": GAMES[game][:2],
+        "contenders": [contender.name for contender in contenders],  # in the order of a round
+        "machine": machine,
+        "pins": pins,
+        **{name: getattr(args, name) for name in how},
+    }
     rows, failures = open_rounds(path, subject)
     say(f"rounds of {game} are kept in {path}, where {len({row.round for row in rows})} are")
     return Rounds(contenders, rules, rows, failures, functools.partial(keep_round, path))

@@ -24,6 +24,7 @@ class Peer:
     options: tuple[str, ...]
     threads: tuple[int, ...] = THREADS
     emulator: str = "its own"
+    game: str | None = None  # the only one for which these settings are published
 
     @property
     def script(self) -> str:
@@ -50,6 +51,8 @@ def _sample_factory(name: str, workers: int, envs: int, mode: str, engine: str) 
     return Peer(f"Sample Factory APPO, {name}", "sample-factory", "sample_factory", options, threads)
 
 
+# What CleanRL's front page gives for Pong, beside its defaults for all of Atari.
+CLEANRL_PONG = ("--envs", "16", "--epochs", "3", "--minibatches", "8", "--clip", "0.2")
 PEERS: tuple[Peer, ...] = (
     *_sb3("a2c", 16),
     *_sb3("ppo", 8),
@@ -61,6 +64,7 @@ PEERS: tuple[Peer, ...] = (
     _sample_factory("EnvPool, as in its example", 4, 256, "async", "envpool"),
     _sample_factory("EnvPool, serial", 1, 8, "serial", "envpool"),  # an iteration is 1,024 steps, a rollout 128
     Peer("CleanRL-style PPO, EnvPool", "cleanrl", "envpool", ("--envs", "8")),
+    Peer("CleanRL-style PPO, EnvPool, as for Pong", "cleanrl", "envpool", CLEANRL_PONG, game="ALE/Pong-v5"),
     Peer("Tianshou PPO, EnvPool", "tianshou", "tianshou", ("--envs", "10", "--algo", "ppo")),
     Peer("Tianshou A2C, EnvPool", "tianshou", "tianshou", ("--envs", "16", "--algo", "a2c")),
 )
@@ -89,7 +93,7 @@ def _ours(args: "Arguments", env: str, network: str) -> Iterator[Contender]:
 
 def _theirs(args: "Arguments", env: str, network: str, say: Callable[[str], None]) -> Iterator[Contender]:
     for peer in PEERS:
-        if args.only and peer.group not in args.only:
+        if (args.only and peer.group not in args.only) or peer.game not in (None, env):
             continue
         try:
             python, failure = python_of(peer.venv, say), None

@@ -8,7 +8,7 @@ from contenders import CEILINGS
 from rounds import Rounds, Row
 
 FRAMES_PER_STEP = 4
-SCHEMA = 3  # of what is kept as JSON
+SCHEMA = 4  # of what is kept as JSON
 Spread = dict[str, float]  # median, min, max; low and high, the quartiles
 Pair = tuple[str, str]  # a group of ours, a group of theirs
 
@@ -80,13 +80,22 @@ def _by_round(rows: list[Row], *names: str | None) -> list[list[Any]]:
 
 
 def _speed_ratio(rows: list[Row], ours: str, theirs: str) -> Spread | None:
-    """Return how fast group `ours` is beside `theirs`: in each round, the fastest undisturbed setting of either."""
-    fastest: dict[int, dict[str, float]] = {}
+    """Return how fast group `ours` is beside `theirs`: in each round, the fastest setting of either."""
+    us, they = _fastest_by_round(rows, ours), _fastest_by_round(rows, theirs)
+    return spread_of([us[number] / they[number] for number in us if number in they])
+
+
+def _fastest_by_round(rows: list[Row], group: str) -> dict[int, float]:
+    """Return the steps/s of the fastest setting of `group` in each round in which all of its settings were undisturbed.
+
+    Had one been disturbed, the fastest of the others might be slower than it, and flatter whom it is compared with.
+    """
+    quiet: dict[int, dict[str, float]] = {}
     for row in rows:
-        if row.round > 0 and row.quiet:
-            groups = fastest.setdefault(row.round, {})
-            groups[row.group] = max(groups.get(row.group, 0.0), row.measurement.steps_per_second)
-    return spread_of([groups[ours] / groups[theirs] for groups in fastest.values() if {ours, theirs} <= set(groups)])
+        if row.round > 0 and row.group == group:
+            speed = row.measurement.steps_per_second if row.quiet else 0.0
+            quiet.setdefault(row.round, {})[row.contender] = speed  # a repetition comes later, and counts
+    return {number: max(speeds.values()) for number, speeds in quiet.items() if all(speeds.values())}
 
 
 def _roofline(rows: list[Row], best: dict[str, str | None], workers: int) -> dict[str, Spread | None]:

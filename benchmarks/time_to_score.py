@@ -24,6 +24,7 @@ from judge import judge
 from kept_times import keep_time
 from meter import ForeignLoad
 from outcome import describe_machine, prepare
+from peer_contenders import CLEANRL_PONG
 from peers.shared import WANTED
 from peers.venvs import InstallFailed, python_of
 from report import FRAMES_PER_STEP
@@ -58,6 +59,7 @@ LEARNERS = {
     "pfrl-16": Learner("pfrl", ("--envs", "16"), "conv2013", False),
     "sample-factory": Learner("sample_factory", _SAMPLE_FACTORY, "conv2015", True),
     "cleanrl": Learner("envpool", ("--envs", "8"), "conv2015", True),
+    "cleanrl-pong": Learner("envpool", CLEANRL_PONG, "conv2015", True),
     "tianshou": Learner("tianshou", ("--algo", "ppo", "--envs", "10"), "conv2015", True),
 }
 
@@ -80,6 +82,8 @@ class Arguments:
     every: float = 60.0
     # Torch threads of a peer.
     threads: int = 2
+    # Frames by which our own schedules are stretched; by default those of the preset.
+    frames: int | None = None
     # Network of a peer: conv2013 or conv2015; by default the one it is published with.
     network: str | None = None
 
@@ -92,6 +96,8 @@ def main() -> int:
         if name not in known and not {"-h", "--help"} & set(rest):
             raise UserError(f"time_to_score.py whom? One of {', '.join(known)}")
         args = parse(Arguments, rest, "time_to_score.py", Arguments())
+        if args.frames is not None and name != "asyncrl":
+            raise UserError("--frames is for asyncrl: peers have the schedules they are published with")
         prepare("time_to_score.py")
         assert name is not None
         found = time_asyncrl(args) if name == "asyncrl" else time_peer(LEARNERS[name], args)
@@ -115,6 +121,7 @@ def time_asyncrl(args: Arguments) -> dict[str, Any]:
             "run-dir": f"{folder}/run",
         }
         words = [f"--{name}={value}" for name, value in options.items()]
+        words += [] if args.frames is None else [f"--frames={args.frames}"]
         started = time.monotonic()
         with running([sys.executable, "-m", "asyncrl", "train", args.env, *words, "--json"], {}) as process:
             load = ForeignLoad(process.pid)

@@ -15,8 +15,15 @@ def spread(low, median, high):
     return {"median": median, "low": low, "high": high, "min": 0.5 * low, "max": 2 * high}
 
 
-def result(**ratios):
-    return {**dict.fromkeys(("date", "title", "settings"), 0), "schema": 3, "machine": MACHINE, "ratios": ratios}
+NAMES = ("asyncrl / sb3", "share_of_roofline", "share_of_roofline_cpu")
+GOOD = spread(2.9, 3.0, 3.1)
+
+
+def result(x, **changes):
+    """Return a result whose first ratio is `x`, all others good."""
+    ratios = dict.fromkeys(NAMES, GOOD) | {NAMES[0]: x}
+    told = {"date": "", "title": "", "settings": {"env": "ALE/Pong-v5"}, "schema": 4, "machine": MACHINE}
+    return {**told, "ratios": ratios, "failures": {}, **changes}
 
 
 @pytest.mark.parametrize(
@@ -38,29 +45,37 @@ def test_a_narrow_range_does_not_make_a_loss_of_a_percent(baseline):
 
 def test_compare_tells_and_returns_a_code(baseline, tmp_path):
     path = tmp_path / "baseline.json"
-    baseline.keep_baseline(result(x=spread(2.9, 3.0, 3.1)), path)
-    stored = baseline.read_baseline(path)
-    assert baseline.compare(result(x=spread(2.9, 3.0, 3.1)), stored) == (
-        ["as good: x: 3.00 (half of the rounds 2.90 to 3.10), stored 3.00 (half of the rounds 2.90 to 3.10)"],
-        0,
-    )
-    assert baseline.compare(result(x=spread(1.9, 2.0, 2.1)), stored)[1] == 1
-    assert baseline.compare(result(x=None), stored)[1] == 2
-    assert baseline.compare(result(), stored)[1] == 2
-    other = result(x=spread(2.9, 3.0, 3.1)) | {"machine": MACHINE | {"capability": "AVX512"}}
+    baseline.keep_baseline(result(GOOD), path)
+    stored = baseline.read_baseline("ALE/Pong-v5", path)
+    lines, code = baseline.compare(result(GOOD), stored)
+    told = "asyncrl / sb3: 3.00 (half of the rounds 2.90 to 3.10), stored 3.00 (half of the rounds 2.90 to 3.10)"
+    assert (lines[0], len(lines), code) == (f"as good: {told}", 3, 0)
+    assert baseline.compare(result(spread(1.9, 2.0, 2.1)), stored)[1] == 1
+    assert baseline.compare(result(None), stored)[1] == 2
+    assert baseline.compare(result(GOOD, ratios={}), stored)[1] == 2
+    other = result(GOOD, machine=MACHINE | {"capability": "AVX512"})
     assert "another machine: a (AVX2), 2 cores" in baseline.compare(other, stored)[0][0]
+    lines, code = baseline.compare(result(GOOD, failures={"own kernels": "no cc"}), stored)
+    assert lines[0] == "failed: own kernels" and code == 2  # without the cheapest pass a share means nothing
 
 
 def test_what_was_not_measured_is_not_kept(baseline, tmp_path):
     path = tmp_path / "baseline.json"
-    with pytest.raises(ValueError, match="no quiet round for x"):
-        baseline.keep_baseline(result(x=None), path)
+    with pytest.raises(ValueError, match="no quiet round for asyncrl / sb3"):
+        baseline.keep_baseline(result(None), path)
+    with pytest.raises(ValueError, match="no quiet round for asyncrl / sb3, share_of_roofline, share_of_roofline_cpu"):
+        baseline.keep_baseline(result(GOOD, ratios={}), path)  # as with --only asyncrl
+    with pytest.raises(ValueError, match="failed: own kernels: nothing kept"):
+        baseline.keep_baseline(result(GOOD, failures={"own kernels": "no cc"}), path)
     assert not path.exists()
     with pytest.raises(ValueError, match="make one on a quiet machine"):
-        baseline.read_baseline(path)
+        baseline.read_baseline("ALE/Pong-v5", path)
     path.write_text('{"schema": 2}')
     with pytest.raises(ValueError, match="of another version: make one"):
-        baseline.read_baseline(path)
+        baseline.read_baseline("ALE/Pong-v5", path)
+    baseline.keep_baseline(result(GOOD), path)
+    with pytest.raises(ValueError, match="is of ALE/Pong-v5: nothing to compare ALE/Breakout-v5 with"):
+        baseline.read_baseline("ALE/Breakout-v5", path)
 
 
 def test_a_spread_has_the_quartiles_of_its_rounds(from_benchmarks):

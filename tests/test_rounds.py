@@ -204,3 +204,37 @@ def test_only_rounds_of_the_same_kind_go_on(benchmark):
     file.write_text(json.dumps([1]) + "\n")
     with pytest.raises(UserError, match="is damaged"):
         sitting(1)
+
+
+def test_settings_whose_best_has_failed_come_back(benchmark):
+    sitting, ran, _, _ = benchmark
+    first = sitting(1)
+    first.run()
+    ran()
+    second = sitting(2)
+    second.failures["b"] = "no measurement within 300 s"
+    second.run()
+    assert ran() == ["slow", "a"]  # "slow" had less than 0.8 of what "b" made as a pilot
+
+
+def test_a_ratio_is_to_the_fastest_setting_of_each_round(from_benchmarks):
+    contenders, rounds, report = map(from_benchmarks, ("contenders", "rounds", "report"))
+    measurement = from_benchmarks("meter").Measurement
+
+    def row(number, name, group, steps, quiet=True):
+        return rounds.Row(name, group, number, quiet, measurement(steps, 1.0, 2.0, 0.0, 0.1))
+
+    rows = [
+        *(row(0, name, group, 50) for name, group in (("a", "ours"), ("b", "theirs"), ("c", "theirs"), ("d", "gone"))),
+        *(row(1, "a", "ours", 400), row(1, "b", "theirs", 100), row(1, "c", "theirs", 90)),  # 4 to b
+        *(row(2, "a", "ours", 400), row(2, "b", "theirs", 80), row(2, "c", "theirs", 200)),  # 2 to c
+        *(row(3, "a", "ours", 400), row(3, "b", "theirs", 200, quiet=False), row(3, "c", "theirs", 10)),  # nothing
+        *(row(4, "a", "ours", 900, quiet=False), row(4, "a", "ours", 300)),  # repeated
+        *(row(4, "b", "theirs", 100), row(4, "c", "theirs", 90)),  # 3 to b
+        row(5, "a", "ours", 400),  # theirs were not measured
+    ]
+    made = [contenders.Contender(name, group, ()) for name, group in (("a", "ours"), ("b", "theirs"), ("d", "gone"))]
+    found = rounds.Rounds(made, rounds.Rules(5, quiet=0.05, repeats=1), rows)
+    pairs = (("ours", "theirs"), ("ours", "gone"), ("ours", "left out"))
+    ratios = report.make_report(found, 2, pairs)["ratios"]
+    assert ratios == {"ours / theirs": report.spread_of([4.0, 2.0, 3.0]), "ours / gone": None}
