@@ -9,12 +9,12 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from baseline import compare, keep_baseline, read_baseline
 from contenders import Contender, make_contenders
-from outcome import make_result, prepare, save
+from outcome import describe_machine, make_result, prepare, save
 from report import print_report
 from rounds import Rounds, Rules, say
 
@@ -44,15 +44,16 @@ class Arguments:
     quiet: float = 0.05
     # How often a disturbed measurement is repeated.
     repeats: int = 2
-    # Names of groups to measure (asyncrl, sb3, environments, network); all by default.
-    only: tuple[str, ...] = ()
+    # Groups to measure; all by default.
+    only: tuple[Literal["asyncrl", "sb3", "environments", "network"], ...] = ()
     # Print JSON instead of a table.
     json: bool = False
     # Keep the result in benchmarks/results/.
     save: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     # Keep the ratios as those that later ones are compared with (benchmarks/baseline.json).
     keep_baseline: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    # Compare with those: exit code 1 if a ratio is worse by more than the spread, 2 if one could not be measured.
+    # Compare with those: exit code 1 if a ratio is worse by more than the spread, 2 if one could not be measured or
+    # something failed, and at once where those are of another machine, game or number of environments.
     compare: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
@@ -60,7 +61,7 @@ def main() -> int:
     """Measure, report, keep or compare."""
     args = tyro.cli(Arguments, description=__doc__)
     try:
-        stored = read_baseline(args.env) if args.compare else None
+        stored = read_baseline(describe_machine(), dataclasses.asdict(args)) if args.compare else None
     except ValueError as mistake:
         say(f"bench: {mistake}")
         return 2

@@ -80,6 +80,10 @@ def main() -> int:
     """Measure, report; return 1 if something failed or missed its bar."""
     args = tyro.cli(Arguments, description=__doc__)
     prepare("bench-envs")
+    unknown = sorted(set(args.only) - {case.name for case in CASES})
+    if unknown:
+        print(f"bench-envs: --only {', '.join(unknown)}: there are {', '.join(c.name for c in CASES)}", file=sys.stderr)
+        return 2
     cases = [case for case in CASES if not args.only or case.name in args.only]
     rounds = Rounds(make_contenders(args, cases), Rules(args.rounds, args.quiet, args.repeats))
     rounds.run()

@@ -19,7 +19,7 @@ from contenders import Contender, make_ceilings
 from kept_rounds import keep_round, open_rounds
 from kept_times import times_to_score
 from outcome import describe_machine, make_result, prepare, save
-from peer_contenders import PAIRS, PEERS, make_peer_contenders
+from peer_contenders import GROUPS, OURS, PAIRS, make_peer_contenders
 from report import print_report
 from rounds import HERE, Rounds, Rules, say
 
@@ -50,7 +50,7 @@ class Arguments:
     quiet: float = 0.05
     # How often a disturbed measurement is repeated.
     repeats: int = 2
-    # Groups of peers to measure, such as sb3-a2c or pfrl-2; all by default.
+    # Groups of peers to measure beside ours, such as sb3-a2c or pfrl-2; asyncrl for none; all by default.
     only: tuple[str, ...] = ()
     # Print JSON, one object a game, instead of tables.
     json: bool = False
@@ -65,10 +65,9 @@ def main() -> int:
     args = tyro.cli(Arguments, description=__doc__)
     prepare("bench-peers")
     try:
-        unknown = set(args.only) - {peer.group for peer in PEERS}
+        unknown = sorted(set(args.only) - {*OURS, *GROUPS})
         if unknown:
-            groups = ", ".join(dict.fromkeys(peer.group for peer in PEERS))
-            raise UserError(f"no such group of peers: {', '.join(sorted(unknown))}; there are {groups}")
+            raise UserError(f"--only {' '.join(unknown)}: there are {', '.join((*OURS, *GROUPS))}")
         for game in args.games:
             result = measure(args, game)
             print(json.dumps(result)) if args.json else print_report(result)
@@ -100,15 +99,16 @@ def measure(args: Arguments, game: str) -> dict:
 def resumed(args: Arguments, game: str, contenders: list[Contender], rules: Rules) -> Rounds:
     """Return rounds that go on after those kept of this game, and are kept."""
     path = HERE / "results" / f"rounds-{game}.jsonl"
-    how = ("seconds", "warmup", "workers", "envs_per_worker", "quiet", "repeats", "only")
-    # Of another revision rounds may go on; whoever changes what is measured removes the file.
+    how = ("seconds", "warmup", "workers", "envs_per_worker", "quiet", "repeats")
+    # Of another revision rounds may go on; whoever changes what of ours is measured removes the file.
     machine = {name: value for name, value in describe_machine().items() if name != "git_revision"}
-    pins = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((HERE / "peers").glob("*.txt")))).hexdigest()
+    files = sorted(path for path in (HERE / "peers").iterdir() if path.suffix in (".txt", ".py"))
+    peers = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     subject = {
         "game": GAMES[game][:2],
-        "contenders": [contender.name for contender in contenders],  # in the order of a round
+        "contenders": [(c.name, c.group, c.command[1:]) for c in contenders],  # in the order of a round
         "machine": machine,
-        "pins": pins,
+        "peers": peers,
         **{name: getattr(args, name) for name in how},
     }
     rows, failures = open_rounds(path, subject)

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from kept_rounds import append_line
+from outcome import HOST
 from rounds import HERE
 
 from asyncrl.errors import UserError
 from asyncrl.quantities import format_duration
 
 FILE = HERE / "results" / "time-to-score.jsonl"
-_HOST = ("processor", "capability", "cores")  # what must be the same for times to be compared
 
 
 def keep_time(outcome: dict[str, Any], path: Path = FILE) -> None:
@@ -23,7 +23,7 @@ def keep_time(outcome: dict[str, Any], path: Path = FILE) -> None:
 def times_to_score(env: str, machine: dict[str, Any], path: Path = FILE) -> dict[str, str]:
     """Return for each learner when it reached the score in `env` on machines like this one, in words.
 
-    Those that had another network than their published one do not count.
+    Those that had another network than their published one, or another schedule, do not count.
 
     Raises:
         UserError: if the file is damaged.
@@ -32,10 +32,10 @@ def times_to_score(env: str, machine: dict[str, Any], path: Path = FILE) -> dict
         return {}
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        here = [row for row in rows if row["env"] == env and all(row["machine"][n] == machine[n] for n in _HOST)]
+        here = [row for row in rows if row["env"] == env and all(row["machine"][n] == machine[n] for n in HOST)]
         by_learner: dict[str, list[dict[str, Any]]] = {}
         for row in here:
-            if row.get("network") is None:
+            if row.get("network") is None and row.get("frames") is None:
                 by_learner.setdefault(row["learner"], []).append(row)
         return {learner: _told(rows) for learner, rows in by_learner.items()}
     except (ValueError, KeyError, TypeError) as error:

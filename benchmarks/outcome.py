@@ -18,6 +18,8 @@ from rounds import HERE, Rounds
 from asyncrl.machine import available_cores
 from asyncrl.run import git_revision
 
+HOST = ("processor", "capability", "cores")  # of a machine: what must be the same for figures to be compared
+
 
 def prepare(name: str) -> None:
     """End with one line where measuring is impossible; let SIGTERM end everything that was started."""

@@ -64,13 +64,16 @@ PEERS: tuple[Peer, ...] = (
     _sample_factory("EnvPool, as in its example", 4, 256, "async", "envpool"),
     _sample_factory("EnvPool, serial", 1, 8, "serial", "envpool"),  # an iteration is 1,024 steps, a rollout 128
     Peer("CleanRL-style PPO, EnvPool", "cleanrl", "envpool", ("--envs", "8")),
-    Peer("CleanRL-style PPO, EnvPool, as for Pong", "cleanrl", "envpool", CLEANRL_PONG, game="ALE/Pong-v5"),
+    Peer("CleanRL-style PPO, EnvPool, as for Pong", "cleanrl-pong", "envpool", CLEANRL_PONG, game="ALE/Pong-v5"),
     Peer("Tianshou PPO, EnvPool", "tianshou", "tianshou", ("--envs", "10", "--algo", "ppo")),
     Peer("Tianshou A2C, EnvPool", "tianshou", "tianshou", ("--envs", "16", "--algo", "a2c")),
 )
+# Groups of ours, of one setting each.
+OURS = ("asyncrl", "asyncrl-paper-2", "asyncrl-paper-16")
+GROUPS = tuple(dict.fromkeys(peer.group for peer in PEERS))
 # What is compared: how fast a group of ours is beside a group of theirs.
 PAIRS = (
-    *(("asyncrl", group) for group in dict.fromkeys(peer.group for peer in PEERS)),
+    *(("asyncrl", group) for group in GROUPS),
     ("asyncrl-paper-2", "pfrl-2"),
     ("asyncrl-paper-16", "pfrl-16"),
 )

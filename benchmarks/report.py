@@ -88,14 +88,15 @@ def _speed_ratio(rows: list[Row], ours: str, theirs: str) -> Spread | None:
 def _fastest_by_round(rows: list[Row], group: str) -> dict[int, float]:
     """Return the steps/s of the fastest setting of `group` in each round in which all of its settings were undisturbed.
 
-    Had one been disturbed, the fastest of the others might be slower than it, and flatter whom it is compared with.
+    The fastest of the others might be slower than one that was disturbed or has failed since, and flatter whom it is
+    compared with. Settings that never were undisturbed do not count.
     """
     quiet: dict[int, dict[str, float]] = {}
     for row in rows:
-        if row.round > 0 and row.group == group:
-            speed = row.measurement.steps_per_second if row.quiet else 0.0
-            quiet.setdefault(row.round, {})[row.contender] = speed  # a repetition comes later, and counts
-    return {number: max(speeds.values()) for number, speeds in quiet.items() if all(speeds.values())}
+        if row.round > 0 and row.group == group and row.quiet:
+            quiet.setdefault(row.round, {})[row.contender] = row.measurement.steps_per_second
+    settings = {name for speeds in quiet.values() for name in speeds}
+    return {number: max(speeds.values()) for number, speeds in quiet.items() if set(speeds) == settings}
 
 
 def _roofline(rows: list[Row], best: dict[str, str | None], workers: int) -> dict[str, Spread | None]:

@@ -73,11 +73,11 @@ class Rounds:
 
     def run(self) -> None:
         """Measure every contender once as a pilot, then those near the best of their group in each round."""
-        has_pilot = len({c.group for c in self.contenders}) < len(self.contenders)
-        if has_pilot:
-            self._run_round(0, self.contenders)
+        runners = self.contenders
+        if len({c.group for c in runners}) < len(runners):
+            self._run_round(0, runners)
+            runners = [c for c in runners if self._is_near_best(c)]
         for number in range(1, self.rules.rounds + 1):
-            runners = [c for c in self.contenders if not has_pilot or self._is_near_best(c)]
             # Every other round goes backwards, so that nobody always runs after the same one.
             self._run_round(number, runners if number % 2 else runners[::-1])
 
@@ -92,9 +92,8 @@ class Rounds:
         self._keep([row for row in self.rows if row.round == number], failures)
 
     def _is_near_best(self, contender: Contender) -> bool:
-        """Return whether its pilot is near the best of its group that has not failed, or none was quiet."""
+        """Return whether its pilot is near the best of its group, or none of its pilots was quiet."""
         pilots = [r for r in self.rows if r.round == 0 and r.group == contender.group and r.quiet]
-        pilots = [r for r in pilots if r.contender not in self.failures]
         speeds = {r.contender: _speed(r) for r in pilots}
         return contender.name not in speeds or speeds[contender.name] >= NEAR_BEST * max(speeds.values())
 

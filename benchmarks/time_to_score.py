@@ -46,6 +46,7 @@ class Learner:
     options: tuple[str, ...]
     network: str  # that it is published with
     fires: bool  # whether its environments press FIRE where a game or life begins
+    game: str | None = None  # the only one that its settings are published for
 
 
 # The settings of its EnvPool example.
@@ -59,7 +60,7 @@ LEARNERS = {
     "pfrl-16": Learner("pfrl", ("--envs", "16"), "conv2013", False),
     "sample-factory": Learner("sample_factory", _SAMPLE_FACTORY, "conv2015", True),
     "cleanrl": Learner("envpool", ("--envs", "8"), "conv2015", True),
-    "cleanrl-pong": Learner("envpool", CLEANRL_PONG, "conv2015", True),
+    "cleanrl-pong": Learner("envpool", CLEANRL_PONG, "conv2015", True, "ALE/Pong-v5"),
     "tianshou": Learner("tianshou", ("--algo", "ppo", "--envs", "10"), "conv2015", True),
 }
 
@@ -96,10 +97,9 @@ def main() -> int:
         if name not in known and not {"-h", "--help"} & set(rest):
             raise UserError(f"time_to_score.py whom? One of {', '.join(known)}")
         args = parse(Arguments, rest, "time_to_score.py", Arguments())
-        if args.frames is not None and name != "asyncrl":
-            raise UserError("--frames is for asyncrl: peers have the schedules they are published with")
-        prepare("time_to_score.py")
         assert name is not None
+        require_fairness(name, args)
+        prepare("time_to_score.py")
         found = time_asyncrl(args) if name == "asyncrl" else time_peer(LEARNERS[name], args)
     except (UserError, InstallFailed) as mistake:
         say(f"time_to_score.py: {mistake}")
@@ -108,6 +108,16 @@ def main() -> int:
     print(json.dumps(outcome), flush=True)
     keep_time(outcome)
     return 0
+
+
+def require_fairness(name: str, args: Arguments) -> None:
+    """Raise UserError where a peer would not have the settings that it is published with."""
+    if name == "asyncrl":
+        return
+    if args.frames is not None:
+        raise UserError("--frames is for asyncrl: peers have the schedules they are published with")
+    if LEARNERS[name].game not in (None, args.env):
+        raise UserError(f"the settings of {name} are for {LEARNERS[name].game} alone: leave out --env {args.env}")
 
 
 def time_asyncrl(args: Arguments) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ with open(log, "a") as file:
 steps = {"a": 300, "b": 200, "slow": 100}[name]
 print(json.dumps(dict(steps=steps, seconds=1, cpu_seconds=2, foreign_load=0.0, startup_seconds=0.1)))
 """
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SUBJECT = {"game": ["ALE/Pong-v5", "conv2013"], "seconds": 15.0, "only": ()}
 
 
@@ -52,6 +55,43 @@ def test_a_disturbed_measurement_is_repeated_and_then_dropped(from_benchmarks, t
 HOST = {"processor": "a", "capability": "b", "cores": 2, "git_revision": "x"}
 
 
+@pytest.fixture
+def peers(from_benchmarks, monkeypatch):
+    """Return how to make the contenders of bench_peers.py for a game, without installing anybody."""
+    module, bench = from_benchmarks("peer_contenders"), from_benchmarks("bench_peers")
+    monkeypatch.setattr(module, "python_of", lambda venv, say: f"python-of-{venv}")
+    return lambda env, **changes: module.make_peer_contenders(bench.Arguments(**changes), env, "conv2013", print)
+
+
+def test_every_peer_is_a_contender_with_one_and_two_threads(peers):
+    pong = {c.name: c for c in peers("ALE/Pong-v5")}
+    ours = ["asyncrl", "asyncrl-paper-2", "asyncrl-paper-16"]
+    assert [c.group for c in pong.values()][:3] == ours
+    published = pong["CleanRL-style PPO, EnvPool, as for Pong, 2 threads"]
+    assert published.command[0] == "python-of-envpool"
+    assert " ".join(published.command[2:]).startswith("--envs 16 --epochs 3 --minibatches 8 --clip 0.2")
+    assert dict(published.variables)["OMP_NUM_THREADS"] == "2"
+    breakout = {c.group for c in peers("ALE/Breakout-v5")}
+    assert {c.group for c in pong.values()} - breakout == {"cleanrl-pong"}  # published for Pong alone
+    assert [c.group for c in peers("ALE/Pong-v5", only=("pfrl-2",))] == [*ours, "pfrl-2"]
+    assert [c.group for c in peers("ALE/Pong-v5", only=("asyncrl",))] == ours
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "told"),
+    [
+        ("bench_peers.py", ["--only", "sb3"], "bench-peers: --only sb3: there are asyncrl, "),
+        ("bench_envs.py", ["--only", "Pnog"], "bench-envs: --only Pnog: there are Labyrinth, "),
+        ("time_to_score.py", ["pfrl-2", "--frames", "4M"], "--frames is for asyncrl"),
+        ("time_to_score.py", ["cleanrl-pong", "--env", "ALE/Breakout-v5"], "are for ALE/Pong-v5 alone"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_before_anything_runs(script, words, told):
+    command = [sys.executable, script, *words]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+
+
 def outcome(learner, seconds, best, **changes):
     ended = "cap" if seconds is None else "score"
     told = {"env": "ALE/Pong-v5", "score": 18.0, "cap": 2700.0, "network": None, "ended": ended, "machine": HOST}
@@ -70,6 +110,7 @@ def test_times_to_score_stand_beside_speeds(from_benchmarks, tmp_path, capsys):
         outcome("mixed", None, 12.0),
         outcome("broken", None, -20.0, ended="exit code 1"),
         outcome("ours", 60.0, 20.0, network="conv2015"),
+        outcome("ours", 60.0, 20.0, frames=4_000_000),  # another schedule than its default
         outcome("elsewhere", 60.0, 20.0, machine={**HOST, "cores": 64}),
         outcome("ours", 900.0, 100.0, env="ALE/Breakout-v5", score=100.0),
     ):
@@ -206,17 +247,6 @@ def test_only_rounds_of_the_same_kind_go_on(benchmark):
         sitting(1)
 
 
-def test_settings_whose_best_has_failed_come_back(benchmark):
-    sitting, ran, _, _ = benchmark
-    first = sitting(1)
-    first.run()
-    ran()
-    second = sitting(2)
-    second.failures["b"] = "no measurement within 300 s"
-    second.run()
-    assert ran() == ["slow", "a"]  # "slow" had less than 0.8 of what "b" made as a pilot
-
-
 def test_a_ratio_is_to_the_fastest_setting_of_each_round(from_benchmarks):
     contenders, rounds, report = map(from_benchmarks, ("contenders", "rounds", "report"))
     measurement = from_benchmarks("meter").Measurement
@@ -232,9 +262,11 @@ def test_a_ratio_is_to_the_fastest_setting_of_each_round(from_benchmarks):
         *(row(4, "a", "ours", 900, quiet=False), row(4, "a", "ours", 300)),  # repeated
         *(row(4, "b", "theirs", 100), row(4, "c", "theirs", 90)),  # 3 to b
         row(5, "a", "ours", 400),  # theirs were not measured
+        *(row(6, "a", "ours", 400), row(6, "c", "theirs", 10)),  # "b" has failed: nothing
+        *(row(number, "e", "theirs", 900, quiet=False) for number in range(1, 7)),  # never undisturbed
     ]
     made = [contenders.Contender(name, group, ()) for name, group in (("a", "ours"), ("b", "theirs"), ("d", "gone"))]
-    found = rounds.Rounds(made, rounds.Rules(5, quiet=0.05, repeats=1), rows)
+    found = rounds.Rounds(made, rounds.Rules(6, quiet=0.05, repeats=1), rows)
     pairs = (("ours", "theirs"), ("ours", "gone"), ("ours", "left out"))
     ratios = report.make_report(found, 2, pairs)["ratios"]
     assert ratios == {"ours / theirs": report.spread_of([4.0, 2.0, 3.0]), "ours / gone": None}
