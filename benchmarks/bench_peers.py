@@ -84,9 +84,7 @@ def measure(args: Arguments, game: str) -> dict:
     env, network, usual_rounds = GAMES[game]
     count = usual_rounds if args.rounds is None else args.rounds
     ours, *others = make_peer_contenders(args, env, network, say)
-    # Only of this network the cheapest pass is known.
-    ceilings = make_ceilings(args, env) if network == "conv2013" else []
-    contenders = [ours, *ceilings, *others]
+    contenders = [ours, *make_ceilings(args, env, network), *others]
     rules = Rules(count, args.quiet, args.repeats)
     rounds = resumed(args, game, contenders, rules) if args.resume else Rounds(contenders, rules)
     times = times_to_score(env, describe_machine())  # before hours of rounds, should the file be damaged

@@ -44,7 +44,7 @@ def act_and_train(args: argparse.Namespace, worker: int) -> Iterator[int]:
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    do = PASSES[args.way](args.env, args.envs_per_worker, args.t_max)
+    do = PASSES[args.way](args.network, args.env, args.envs_per_worker, args.t_max)
     while True:
         do()
         yield args.envs_per_worker * args.t_max
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--envs-per-worker", type=int, required=True)
     parser.add_argument("--t-max", type=int, default=1)
     parser.add_argument("--way", default=None)
+    parser.add_argument("--network", default="conv2013")
     args = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     counts = context.RawArray("q", args.workers)

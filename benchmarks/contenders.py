@@ -3,6 +3,7 @@
 The ceilings stand beside our trainer, so that a machine that changes its speed within a round changes all of them.
 """
 
+import functools
 import os
 import sys
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class Contender:
 def make_contenders(args: Settings, env: str) -> list[Contender]:
     """Return asyncrl, Stable-Baselines3 and the ceilings."""
     ours = asyncrl_contender("asyncrl", "asyncrl", args, env, "auto", "fast", args.workers, args.envs_per_worker)
-    return [ours, *make_ceilings(args, env), *_sb3(args, env)]
+    return [ours, *make_ceilings(args, env, "conv2013"), *_sb3(args, env)]
 
 
 def asyncrl_contender(
@@ -77,15 +78,15 @@ def _sb3(args: Settings, env: str) -> list[Contender]:
     return contenders
 
 
-def make_ceilings(args: Settings, env: str) -> list[Contender]:
-    """Return what no trainer can beat: the environments alone, and acting and training on the 2013 network alone."""
+def make_ceilings(args: Settings, env: str, network: str) -> list[Contender]:
+    """Return what no trainer can beat: the environments alone, and acting and training on the network alone."""
     script, t_max = "ceilings.py", str(fast_preset().t_max)
     options = ("--workers", str(args.workers), "--envs-per-worker", str(args.envs_per_worker), "--t-max", t_max)
     variables = (("OMP_NUM_THREADS", "1"), *MALLOC.items())
     alone = _command(args, env, script, "environments", *options, share=0.5)
+    passes = functools.partial(_command, args, env, script, "network", *options, "--network", network, share=0.5)
     return [Contender("environments alone", "environments", alone, variables)] + [
-        Contender(way, "network", _command(args, env, script, "network", *options, "--way", way, share=0.5), variables)
-        for way in PASSES
+        Contender(way, "network", passes("--way", way), variables) for way in PASSES
     ]
 
 

@@ -1,4 +1,4 @@
-"""Ways to act and train on the 2013 network without any environment; the cheapest one is the network's ceiling.
+"""Ways to act and train on the network of 2013 or 2015 without any environment; the cheapest is its ceiling.
 
 Each way is a closure that acts T times on B frames of a game, played before, and computes one gradient of the same loss
 on the same network. They differ in memory layout, and in whether the activations of acting are kept for the gradient.
@@ -20,45 +20,46 @@ from asyncrl.flat import flatten_parameters_
 from asyncrl.passes import Passes
 from asyncrl.returns import n_step_returns
 from asyncrl.tape import playing, recording
-from asyncrl.torsos import conv2013
+from asyncrl.torsos import conv2013, conv2015
 
-ACTIONS = 6
+ACTIONS = 6  # of Pong; how many there are costs nothing beside the rest
 SHAPE = (4, 84, 84)
 FIRST_STEP, SEED = 100, 1  # of play
+TORSOS = {"conv2013": conv2013, "conv2015": conv2015}
 _PLAIN, _LAST = torch.contiguous_format, torch.channels_last
 
 convolution_backward = torch.ops.aten.convolution_backward
 
 
 class Net:
-    """The 2013 network, spelled out: two convolutions, a hidden layer, one matrix for both heads.
+    """A network of the paper's, spelled out: convolutions, a hidden layer, one matrix for both heads.
 
     Args:
+        network: conv2013 or conv2015.
         layout: of weights and activations.
     """
 
-    def __init__(self, layout: torch.memory_format) -> None:
-        torso = conv2013(SHAPE)
+    def __init__(self, network: str, layout: torch.memory_format) -> None:
+        torso = TORSOS[network](SHAPE)
         self.layout = layout
-        self.conv1, self.conv2, self.hidden = (
-            torso[0].to(memory_format=layout),
-            torso[2].to(memory_format=layout),
-            torso[5],
-        )
+        self.convolutions = [m.to(memory_format=layout) for m in torso if isinstance(m, nn.Conv2d)]
+        self.hidden = next(m for m in torso if isinstance(m, nn.Linear))
         with torch.no_grad():
-            self.conv1.weight /= 255
-        self.heads = torch.nn.Linear(256, ACTIONS + 1)
-        self.parameters = [p for m in (self.conv1, self.conv2, self.hidden, self.heads) for p in m.parameters()]
+            self.convolutions[0].weight /= 255
+        self.heads = nn.Linear(self.hidden.out_features, ACTIONS + 1)
+        self.parameters = [p for m in (*self.convolutions, self.hidden, self.heads) for p in m.parameters()]
 
     def inputs(self, frames: Tensor) -> Tensor:
         """Return floats [N, C, H, W] in this layout; by way of floats, which is cheaper than in one go."""
         return frames.float().contiguous(memory_format=self.layout)
 
-    def activations(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the layers give: [N, 16, 20, 20], [N, 32, 9, 9], [N, 256]."""
-        first = F.relu_(self.conv1(inputs))
-        second = F.relu_(self.conv2(first))
-        return first, second, F.relu_(self.hidden(second.flatten(1)))
+    def activations(self, inputs: Tensor) -> list[Tensor]:
+        """Return what the layers give: [N, C, H, W] of each convolution, then [N, F]."""
+        layers = []
+        for convolution in self.convolutions:
+            inputs = F.relu_(convolution(inputs))
+            layers.append(inputs)
+        return [*layers, F.relu_(self.hidden(inputs.flatten(1)))]
 
     def outputs(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities [..., A] and values [...]."""
@@ -99,26 +100,26 @@ def sample(log_policy: Tensor) -> Tensor:
     return (log_policy - torch.empty_like(log_policy).exponential_().log_()).argmax(-1)
 
 
-def make_nets(acting: torch.memory_format, training: torch.memory_format) -> tuple[Net, Net]:
+def make_nets(acting: torch.memory_format, training: torch.memory_format, network: str) -> tuple[Net, Net]:
     """Return the network in two layouts. They share the large matrix; the small kernels are copies of no cost."""
-    net = Net(training)
-    actor = net if acting == training else Net(acting)
+    net = Net(network, training)
+    actor = net if acting == training else Net(network, acting)
     actor.hidden, actor.heads = net.hidden, net.heads
     return actor, net
 
 
 def separate(
-    acting: torch.memory_format, training: torch.memory_format, env: str, batch: int, t_max: int
+    acting: torch.memory_format, training: torch.memory_format, network: str, env: str, batch: int, t_max: int
 ) -> Callable[[], None]:
     """Act without a graph, one frame per environment at a time; then pass the whole rollout forward and backward."""
-    actor, net = make_nets(acting, training)
+    actor, net = make_nets(acting, training, network)
     data = Batch(env, batch, t_max)
 
     def do() -> None:
         with torch.no_grad():
-            actions = [sample(actor.outputs(actor.activations(actor.inputs(f))[2])[0]) for f in data.frames[:-1]]
-            bootstrap = actor.outputs(actor.activations(actor.inputs(data.frames[-1]))[2])[1]
-        hidden = net.activations(net.inputs(data.frames[:-1].flatten(0, 1)))[2].unflatten(0, (t_max, batch))
+            actions = [sample(actor.outputs(actor.activations(actor.inputs(f))[-1])[0]) for f in data.frames[:-1]]
+            bootstrap = actor.outputs(actor.activations(actor.inputs(data.frames[-1]))[-1])[1]
+        hidden = net.activations(net.inputs(data.frames[:-1].flatten(0, 1)))[-1].unflatten(0, (t_max, batch))
         loss = data.loss(*net.outputs(hidden), torch.stack(actions), bootstrap)
         torch.autograd.grad(loss, net.parameters)
 
@@ -126,14 +127,13 @@ def separate(
 
 
 def reused(
-    acting: torch.memory_format, training: torch.memory_format, env: str, batch: int, t_max: int
+    acting: torch.memory_format, training: torch.memory_format, network: str, env: str, batch: int, t_max: int
 ) -> Callable[[], None]:
     """Act and keep what the layers gave; then only pass backward, the whole rollout at once, layer by layer."""
-    actor, net = make_nets(acting, training)
+    actor, net = make_nets(acting, training, network)
     data = Batch(env, batch, t_max)
-    n = t_max * batch
-    kept = [torch.empty(n, *shape).contiguous(memory_format=training) for shape in ((16, 20, 20), (32, 9, 9))]
-    kept.append(torch.empty(n, 256))
+    with torch.no_grad():  # room in the layout of training
+        kept = net.activations(net.inputs(data.frames[:-1].flatten(0, 1)))
 
     def act(t: int) -> Tensor:
         layers = actor.activations(actor.inputs(data.frames[t]))
@@ -144,7 +144,7 @@ def reused(
     def do() -> None:
         with torch.no_grad():
             actions = torch.stack([act(t) for t in range(t_max)])
-            bootstrap = actor.outputs(actor.activations(actor.inputs(data.frames[-1]))[2])[1]
+            bootstrap = actor.outputs(actor.activations(actor.inputs(data.frames[-1]))[-1])[1]
         hidden = kept[-1].detach().requires_grad_()
         loss = data.loss(*net.outputs(hidden.unflatten(0, (t_max, batch))), actions, bootstrap)
         gradient, *_ = torch.autograd.grad(loss, [hidden, *net.heads.parameters()])
@@ -153,13 +153,13 @@ def reused(
     return do
 
 
-def own(env: str, batch: int, t_max: int) -> Callable[[], None]:
+def own(network: str, env: str, batch: int, t_max: int) -> Callable[[], None]:
     """Act and keep, and pass backward, both by asyncrl's compiled kernels; heads and loss by torch."""
-    net, library = Net(_PLAIN), kernels.library()
+    net, library = Net(network, _PLAIN), kernels.library()
     if library is None:
         raise SystemExit(f"no kernels: {kernels.why_none()}")
-    flat = flatten_parameters_(nn.ModuleList([net.conv1, net.conv2, net.hidden]))
-    passes = Passes(library, SHAPE, False, [net.conv1, net.conv2], net.hidden, flat)
+    flat = flatten_parameters_(nn.ModuleList([*net.convolutions, net.hidden]))
+    passes = Passes(library, SHAPE, False, net.convolutions, net.hidden, flat)
     data = Batch(env, batch, t_max)
 
     def do() -> None:
@@ -180,14 +180,22 @@ def own(env: str, batch: int, t_max: int) -> Callable[[], None]:
 
 @torch.no_grad()
 def backward(net: Net, kept: list[Tensor], gradient: Tensor) -> list[Tensor]:
-    """Return the gradients of the torso's parameters from that of its output [N, 256]."""
-    inputs, first, second, hidden = kept
+    """Return the gradients of the torso's parameters from that of its output [N, F].
+
+    Args:
+        net: the network.
+        kept: its inputs [N, C, H, W], then what each layer gave.
+        gradient: [N, F].
+    """
+    *images, hidden = kept
     gradient = gradient * (hidden > 0)
-    of_hidden = [gradient.t() @ second.flatten(1), gradient.sum(0)]
-    gradient = (gradient @ net.hidden.weight).view_as(second).contiguous(memory_format=net.layout) * (second > 0)
-    gradient, *of_conv2 = _through(net.conv2, first, gradient, True)
-    _, *of_conv1 = _through(net.conv1, inputs, gradient * (first > 0), False)
-    return [*of_conv1, *of_conv2, *of_hidden]
+    gradients = [gradient.t() @ images[-1].flatten(1), gradient.sum(0)]
+    gradient = (gradient @ net.hidden.weight).view_as(images[-1]).contiguous(memory_format=net.layout)
+    for index, convolution in reversed(list(enumerate(net.convolutions))):
+        gradient = gradient * (images[index + 1] > 0)
+        gradient, *of_layer = _through(convolution, images[index], gradient, index > 0)
+        gradients = [*of_layer, *gradients]
+    return gradients
 
 
 def _through(layer: torch.nn.Conv2d, inputs: Tensor, gradient: Tensor, wants_inputs: bool) -> tuple[Tensor, ...]:
@@ -198,7 +206,7 @@ def _through(layer: torch.nn.Conv2d, inputs: Tensor, gradient: Tensor, wants_inp
     )
 
 
-PASSES: dict[str, Callable[[str, int, int], Callable[[], None]]] = {
+PASSES: dict[str, Callable[[str, str, int, int], Callable[[], None]]] = {
     "NCHW": partial(separate, _PLAIN, _PLAIN),
     "channels-last": partial(separate, _LAST, _LAST),
     "NCHW to act, channels-last to train": partial(separate, _PLAIN, _LAST),
