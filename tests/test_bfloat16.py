@@ -38,12 +38,14 @@ def bfloat16() -> None:
 )
 @pytest.mark.parametrize("number", [1, 2, 5, 23, 257])
 @pytest.mark.parametrize("stands_still", [False, True])  # all but the first rows, of which some is computed only once
+@pytest.mark.parametrize("threads", [1, 3])
 def test_products_of_what_bfloat16_can_hold_are_exact(
     bfloat16: None,
     make: Callable,
     shape: tuple[int, ...],
     density: float,
     stands_still: bool,
+    threads: int,
     number: int,
     single_threaded: None,
 ) -> None:
@@ -63,7 +65,7 @@ def test_products_of_what_bfloat16_can_hold_are_exact(
     assert library is not None
     both = []
     for in_bfloat16 in (True, False):
-        passes = Passes(library, shape, False, convolutions, hidden, flat, in_bfloat16)
+        passes = Passes(library, shape, False, convolutions, hidden, flat, in_bfloat16, threads if in_bfloat16 else 1)
         passes.standardize(torch.tensor(0.0), torch.tensor(1.0))
         both.append([passes.features(images), *passes.backward(images, gradient)])
     assert all(values.norm() > 0 for values in both[1])
@@ -132,8 +134,3 @@ def test_a_network_without_convolutions_has_nothing_to_compute_in_it(
         with pytest.raises(UserError, match=f"bf16 is for convolutions on pictures of bytes, and {env} with this"):
             asyncrl.train(env, network=network, kernels="bf16", frames=200, workers=1, run_dir=tmp_path / "run")
     assert not list(tmp_path.iterdir())
-
-
-def test_a2c_computes_with_pytorch() -> None:
-    with pytest.raises(UserError, match="--kernels bf16 is for asynchronous workers"):
-        dataclasses.replace(CATCH, algo="a2c", kernels="bf16")

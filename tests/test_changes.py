@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from asyncrl import kernels
 from asyncrl.flat import flatten_parameters_
 from asyncrl.passes import Passes
+from asyncrl.tape import playing, recording
 from asyncrl.torsos import Convolutions
 
 Layers = tuple[tuple[int, int, int], ...]
@@ -29,7 +30,7 @@ KINDS: dict[str, tuple[tuple[int, int, int], Layers]] = {
 class Torso:
     """The same parameters and statistics each time, with kernels that know no picture yet."""
 
-    def __init__(self, kind: str, channels_last: bool) -> None:
+    def __init__(self, kind: str, channels_last: bool, threads: int = 1) -> None:
         shape, layers = KINDS[kind]
         torch.manual_seed(0)
         self.net = Convolutions(shape, layers, 32)
@@ -39,7 +40,7 @@ class Torso:
         hidden = next(module for module in self.net if isinstance(module, nn.Linear))
         library = kernels.library()
         assert library is not None
-        self.passes = Passes(library, shape, channels_last, convolutions, hidden, flat)
+        self.passes = Passes(library, shape, channels_last, convolutions, hidden, flat, threads=threads)
         channels, height, width = shape
         order = (height, width, channels) if channels_last else shape
         self.mean, self.scale = 255 * torch.rand(order), torch.tensor(1 / 60)
@@ -100,6 +101,31 @@ def test_features_are_the_same_numbers_whatever_came_before(kind: str, channels_
     after_others.act(pictures(kind, 2, (0,), channels_last))
     assert torch.equal(after_others.act(images), torso.act(images))
     assert len(torch.unique(alone, dim=0)) > len(images) / 2
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("batch", [1, 2, 7])  # fewer environments than threads, too
+def test_threads_that_share_the_images_give_the_same(threads: int, batch: int) -> None:
+    images = pictures("2013", 5 * batch, (0, 3), False)
+    weights = torch.randn(len(images), 32)
+    found = []
+    for torso in (Torso("2013", False), Torso("2013", False, threads)):
+        passes, parameters = torso.passes, list(torso.net.parameters())
+        for _ in range(2):  # the second time with parameters that have changed
+            with torch.no_grad():
+                parameters[0].mul_(1.01)
+            passes.rewind()
+            with recording([passes]):
+                acted = torch.cat([torso.act(some) for some in images.split(batch)])
+            with playing([passes]):
+                features = passes(images)
+            assert torch.equal(features, acted)
+            gradients = torch.autograd.grad((features * weights).sum(), parameters)
+        found.append((acted, *gradients))
+    (one_features, *one), (several_features, *several) = found
+    torch.testing.assert_close(several_features, one_features, rtol=1e-4, atol=1e-6)
+    for ours, theirs in zip(several, one, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
 
 
 def test_another_scene_long_after_is_no_other() -> None:

@@ -2,10 +2,12 @@
 
 import ctypes
 import dataclasses
+import gc
 import os
 import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -110,6 +112,36 @@ def test_a_gradient_is_that_of_pytorch(pair: tuple[Learner, Learner]) -> None:
         for learner in pair:
             learner.snapshot.sub_(0.01 * theirs / theirs.norm())
             learner.target_snapshot.mul_(1.01)
+
+
+SHARED = ("catch", "a tile and a rest", "three convolutions", "lstm", "separate networks", "colours")
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_threads_share_the_arithmetic_of_a_batched_worker(case: str, single_threaded: None) -> None:
+    ours, theirs = learners(dataclasses.replace(CASES[case], algo="a2c", threads=3))
+    assert ours.passes and all(passes._helpers is not None for passes in ours.passes)
+    for _ in range(3):
+        gradient, expected = (compute_update(learner).gradient for learner in (ours, theirs))
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=2e-5 * float(expected.abs().max()))
+        for learner in (ours, theirs):
+            learner.snapshot.sub_(0.01 * expected / expected.norm())
+    for learner in (ours, theirs):
+        learner.close()
+
+
+def test_threads_end_with_their_worker(single_threaded: None) -> None:
+    before = set(threading.enumerate())
+    learner = Learner(dataclasses.replace(CATCH, algo="a2c", threads=3), 0)
+    compute_update(learner)
+    helpers = set(threading.enumerate()) - before
+    assert len(helpers) == 2
+    learner.close()
+    del learner
+    gc.collect()
+    for helper in helpers:
+        helper.join(60)
+        assert not helper.is_alive()
 
 
 @pytest.fixture(scope="module", params=["-march=x86-64-v3", "-march=x86-64"])

@@ -20,6 +20,7 @@ FLOORS = {
         "checks",
         "config",
         "tape",
+        "helpers",
         "passes",
         "images",
         "flat",

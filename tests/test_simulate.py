@@ -172,6 +172,7 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(algo: str, tmp_path: Path
         {"core": "lstm"},
         {"algo": "one-step-q", "target_frames": 300},
         {"algo": "a2c"},
+        {"algo": "a2c", "threads": 2},
         {"env": "CartPole-v1", "standardize_inputs": True},
     ],
 )
@@ -294,6 +295,10 @@ def test_notes_of_workers_are_merged_by_time_and_a_stranger_is_refused(tmp_path:
         ({"replay": Path("x")}, "--replay needs"),
         ({"record_order": True, "schedule": "simulated"}, "--record-order needs"),
         ({"device": "cuda"}, "--device cuda is for"),
+        ({"threads": 2}, "asynchronous workers have one thread each"),
+        ({"threads": 2, "algo": "a2c", "device": "cuda"}, "--threads is for CPUs"),
+        ({"threads": 0, "algo": "a2c"}, "--threads is 0: it must be between 1 and 1024, or none"),
+        ({"kernels": "bf16", "algo": "a2c", "device": "cuda"}, "--kernels bf16 is for CPUs"),
         ({"algo": "a2c", "update": "locked"}, "--algo a2c has none"),
     ],
 )

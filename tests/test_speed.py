@@ -150,7 +150,8 @@ def test_tune_proposes_what_train_accepts(tmp_path, capsys):
     trials = [Trial(**trial) for trial in row["trials"]]
     hint = "time for one trial only"
     assert hint in as_text(trials[0], trials[:1], "", CART) and hint not in as_text(trials[0], 2 * trials, "", CART)
-    assert hint not in as_text(trials[0], trials[:1], "", make_preset("paper", "a2c"))  # there is only one
+    on_gpu = dataclasses.replace(make_preset("paper", "a2c"), device="cuda")
+    assert hint not in as_text(trials[0], trials[:1], "", on_gpu)  # there is only one
     assert (config.workers, config.envs_per_worker) == tuple(
         row["proposal"][name] for name in ("workers", "envs_per_worker")
     )
@@ -223,6 +224,35 @@ def test_tune_gives_many_workers_no_more_environments_than_their_preset(tried):
     assert tried(four, 16) == [(16, 4), (16, 2), (16, 1), (8, 1), (17, 1), (32, 1)]
     for algo in ("a2c", "n-step-q"):  # of which the preset does not say so
         assert tried(make_preset("fast", algo, 16), 16)[0] == (16, 8)
+
+
+def test_tune_tries_threads_where_one_process_has_all(tried, monkeypatch):
+    threads = []
+    measure = tune.measure_speed
+
+    def spy(config: Config, **settings: object) -> Speed:
+        threads.append(config.threads)
+        return measure(config, **settings)
+
+    monkeypatch.setattr("asyncrl.tune.measure_speed", spy)
+    monkeypatch.setattr("asyncrl.worker.available_cores", lambda: 8)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    a2c = make_preset("fast", "a2c", 8)
+    assert [batch for _, batch in tried(a2c, 8)] == [8, 4, 16, 4, 4]
+    assert threads == [None, None, None, 1, 4]  # the rule's are 8
+    threads.clear()
+    tried(dataclasses.replace(a2c, device="cuda"), 8)
+    assert set(threads) == {None}
+
+
+def test_tune_proposes_the_fewest_threads_near_the_fastest():
+    trials = [Trial(2, 8, rate, 0, 0, threads) for threads, rate in ((2, 1000), (1, 980), (4, 1010))]
+    assert choose(trials).threads == 1
+    start = make_preset("fast", "a2c", 2)
+    proposal = dataclasses.replace(start, threads=1)
+    assert command_of(proposal, None, ["ALE/Pong-v5", "--algo=a2c", "--threads", "2"], start).endswith(
+        "train ALE/Pong-v5 --algo=a2c --workers=2 --envs-per-worker=8 --threads=1"
+    )
 
 
 def test_tune_leaves_the_paper_its_one_environment(tried):

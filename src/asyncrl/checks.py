@@ -47,6 +47,7 @@ CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("env_options", _are_keywords, "NAME=VALUE,NAME=VALUE, such as opponents=4,car=fast (no id or render_mode)"),
     ("workers", lambda n: 1 <= n <= 1024, "between 1 and 1024"),
     ("envs_per_worker", lambda n: 1 <= n <= 4096, "between 1 and 4096"),
+    ("threads", lambda n: n is None or 1 <= n <= 1024, "between 1 and 1024, or none"),
     ("frames", lambda n: 1 <= n <= 10**15, "between 1 and 10**15"),
     ("max_time", _none_or_positive, "positive"),
     ("stop_at_score", lambda x: x is None or math.isfinite(x), "a finite number"),
@@ -96,8 +97,13 @@ CONFLICTS: tuple[tuple[Callable[[Any], bool], str], ...] = (
     ),
     (lambda c: c.device != "cpu" and c.algo != "a2c", "--device cuda is for --algo a2c: other methods run on CPUs"),
     (
-        lambda c: c.kernels == "bf16" and c.algo == "a2c",
-        "--kernels bf16 is for asynchronous workers: --algo a2c computes with PyTorch",
+        lambda c: c.threads is not None and c.algo != "a2c",
+        "--threads is for --algo a2c: asynchronous workers have one thread each (--threads none), choose --workers",
+    ),
+    (lambda c: c.threads is not None and c.device != "cpu", "--threads is for CPUs: --threads none with --device cuda"),
+    (
+        lambda c: c.kernels == "bf16" and c.device != "cpu",
+        "--kernels bf16 is for CPUs: --kernels auto with --device cuda",
     ),
     (lambda c: c.replay is not None and c.schedule != "simulated", "--replay needs --schedule simulated"),
     (lambda c: c.replay is not None and c.update != "hogwild", "--replay takes its order from a file: leave --update"),

@@ -246,7 +246,12 @@ def attach_tapes_(network: nn.Module) -> list[Tape]:
 
 
 def attach_passes_(
-    network: Network, library: ctypes.CDLL, space: spaces.Box, flat: Tensor, bfloat16: bool = False
+    network: Network,
+    library: ctypes.CDLL,
+    space: spaces.Box,
+    flat: Tensor,
+    bfloat16: bool = False,
+    threads: int = 1,
 ) -> list[Passes]:
     """Let our own kernels compute every torso of `network` that they can; return their passes.
 
@@ -256,11 +261,12 @@ def attach_passes_(
         space: of one observation.
         flat: [P] that its parameters are views of.
         bfloat16: whether they multiply in bfloat16.
+        threads: that share the images.
     """
     attached = []
     for trunk, convolutions, hidden in _supported_trunks(network, space):
         last = trunk.inputs.channels_last
-        trunk.passes = Passes(library, torso_shape(space), last, convolutions, hidden, flat, bfloat16)
+        trunk.passes = Passes(library, torso_shape(space), last, convolutions, hidden, flat, bfloat16, threads)
         trunk.passes.standardize(trunk.inputs.mean, trunk.inputs.scale)
         attached.append(trunk.passes)
     return attached

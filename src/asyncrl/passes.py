@@ -7,13 +7,16 @@ loads of parameters (csrc/changes.c, csrc/differences.c).
 
 import ctypes
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import Function
 
+from asyncrl.helpers import Helpers
 from asyncrl.tape import FIRST_ROWS, Recorder
 
 WIDTH_MULTIPLE = 16  # units and output channels come in multiples of it: floats of the widest vector (vectors.h)
@@ -39,6 +42,7 @@ class Passes(Recorder):
         flat: [P] that the parameters are views of.
         bfloat16: whether they multiply numbers rounded to bfloat16 (they add in float32), which the processor must
             be able to (`kernels.has_bfloat16`).
+        threads: that share the images, for a caller that is alone with the cores.
     """
 
     def __init__(
@@ -50,22 +54,29 @@ class Passes(Recorder):
         hidden: nn.Linear,
         flat: Tensor,
         bfloat16: bool = False,
+        threads: int = 1,
     ) -> None:
         super().__init__()
         self._library, self._channels_last, self._flat = library, channels_last, flat
         self._parameters = [p for layer in (*convolutions, hidden) for p in layer.parameters()]  # weight, bias
         self._gradients: list[Tensor] = []
+        self._others = [[torch.empty_like(p) for p in self._parameters] for _ in range(threads - 1)]  # of their parts
         kinds = [n for layer in convolutions for n in (layer.out_channels, layer.kernel_size[0], layer.stride[0])]
         spec = np.array([*shape, hidden.out_features, len(convolutions), bfloat16, *kinds], np.int32)
-        self._torso = library.torso_new(spec.ctypes.data)
-        if not self._torso:
-            raise MemoryError("no memory for a network")
-        weakref.finalize(self, library.torso_free, self._torso)
-        self._widths = library.torso_record(self._torso), hidden.in_features, hidden.out_features
+        self._torsos = [self._new_torso(spec) for _ in range(threads)]
+        self._helpers = Helpers(threads - 1) if threads > 1 else None
+        self._widths = library.torso_record(self._torsos[0]), hidden.in_features, hidden.out_features
         self._kept, self._loose = _room(FIRST_ROWS, self._widths), _room(1, self._widths)
-        self._loaded = -1  # version of the parameters that the kernels know
+        self._loaded = [-1] * threads  # version of the parameters that each knows
         self._mean: Tensor | None = None
         self.count = 0  # of features given for a gradient
+
+    def _new_torso(self, spec: np.ndarray) -> int:
+        torso = self._library.torso_new(spec.ctypes.data)
+        if not torso:
+            raise MemoryError("no memory for a network")
+        weakref.finalize(self, self._library.torso_free, torso)
+        return torso
 
     def write_into(self, gradient: Tensor) -> None:
         """Write the next gradient where it belongs in `gradient` [P]."""
@@ -83,7 +94,8 @@ class Passes(Recorder):
             self._mean = (mean if is_ordered else mean.permute(1, 2, 0)).contiguous()
         elif mean.item():
             raise ValueError("one mean for all pixels")
-        self._library.torso_inputs(self._torso, _address(self._mean), scale.item())
+        for torso in self._torsos:
+            self._library.torso_inputs(torso, _address(self._mean), scale.item())
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the features [N, F] of images [N, ...] of bytes.
@@ -103,15 +115,29 @@ class Passes(Recorder):
 
     def _forward(self, images: Tensor, room: list[Tensor], first: int) -> Tensor:
         version = self._flat._version + sum(parameter._version for parameter in self._parameters)
-        if version != self._loaded:
-            self._library.torso_load(self._torso, _addresses(self._parameters))
-            self._loaded = version
-        # Addresses are cheaper to compute than views are to make.
-        where = (
-            buffer.data_ptr() + FLOAT_BYTES * first * width for buffer, width in zip(room, self._widths, strict=True)
-        )
-        self._library.torso_forward(self._torso, images.data_ptr(), self._channels_last, len(images), *where)
+
+        def forward(part: int, start: int, count: int) -> None:
+            self._load(part, version)
+            where = _addresses_at(room, self._widths, first + start)
+            self._library.torso_forward(self._torsos[part], _image(images, start), self._channels_last, count, *where)
+
+        self._share(len(images), forward)
         return room[-1][first : first + len(images)]
+
+    def _load(self, part: int, version: int) -> None:
+        if version != self._loaded[part]:
+            self._library.torso_load(self._torsos[part], _addresses(self._parameters))
+            self._loaded[part] = version
+
+    def _share(self, count: int, do: Callable[[int, int, int], None]) -> int:
+        """Have each thread do(number of its part, its first image, how many); return how many parts there were."""
+        if self._helpers is None:
+            do(0, 0, count)
+            return 1
+        parts = max(1, min(count, len(self._torsos)))
+        starts = [count * part // parts for part in range(parts + 1)]
+        self._helpers.run([partial(do, part, start, end - start) for part, (start, end) in enumerate(pairwise(starts))])
+        return parts
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features [N, F] of a rollout: those of acting, if they were kept, else computed now."""
@@ -126,15 +152,20 @@ class Passes(Recorder):
     def backward(self, images: Tensor, gradient: Tensor) -> list[Tensor]:
         """Return the gradients of all parameters from that of the last `features` [N, F]."""
         gradients, self._gradients = self._gradients or [torch.empty_like(p) for p in self._parameters], []
-        changed, room = gradient.clone(), torch.empty(len(images), self._widths[1])
-        self._library.torso_backward(
-            self._torso,
-            images.data_ptr(),
-            self._channels_last,
-            len(images),
-            *map(_address, (*self._kept, changed, room)),
-            _addresses(gradients),
-        )
+        buffers = [*self._kept, gradient.clone(), torch.empty(len(images), self._widths[1])]
+        widths = *self._widths, self._widths[2], self._widths[1]
+        shares = [gradients, *self._others]
+
+        def backward(part: int, start: int, count: int) -> None:
+            self._load(part, self._loaded[0])  # where there were fewer images than threads to act on
+            where = _addresses_at(buffers, widths, start)
+            image, target = _image(images, start), _addresses(shares[part])
+            self._library.torso_backward(self._torsos[part], image, self._channels_last, count, *where, target)
+
+        parts = self._share(len(images), backward)
+        for share in shares[1:parts]:
+            for total, more in zip(gradients, share, strict=True):
+                total.add_(more)
         return gradients
 
 
@@ -170,6 +201,16 @@ def _with_room(buffers: list[Tensor], used: int, rows: int) -> list[Tensor]:
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _image(images: Tensor, number: int) -> int:
+    """Return the address of one of them [N, ...]."""
+    return images.data_ptr() + number * images.stride(0)
+
+
+def _addresses_at(buffers: Sequence[Tensor], widths: Sequence[int], row: int) -> list[int]:
+    """Return the address of a row of each of `buffers` [N, width]: cheaper than a view."""
+    return [b.data_ptr() + FLOAT_BYTES * row * width for b, width in zip(buffers, widths, strict=True)]
 
 
 def _addresses(tensors: Sequence[Tensor]) -> ctypes.Array:

@@ -127,7 +127,7 @@ def resume(
         show: as in `train`.
         announce: as in `train`.
         **settings: fields that may change on the way: frames, max_time, stop_at_score, workers, checkpoint_every,
-            eval_every, eval_episodes, kernels, and a2c's device.
+            eval_every, eval_episodes, kernels, and a2c's device and threads.
 
     Raises:
         UserError: if there is nothing to resume or a setting may not change.
@@ -164,6 +164,7 @@ _MAY_CHANGE = frozenset(
         "eval_episodes",
         "kernels",
         "device",
+        "threads",
     }
 )
 

@@ -42,7 +42,6 @@ class Simulation:
         statistics: of the network's inputs.
         generation: number of the first era; each draws other seeds.
         position: events of a recorded order that were used before.
-        threads: of torch's arithmetic, while it runs.
         is_interrupted: asked at every step of every worker; once it says yes nobody begins or goes on with an update.
     """
 
@@ -54,11 +53,10 @@ class Simulation:
         generation: int,
         *,
         position: int = 0,
-        threads: int = 1,
         is_interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.config, self.store, self.statistics = config, store, statistics
-        self.generation, self.position, self.threads = generation, position, threads
+        self.generation, self.position = generation, position
         self._is_interrupted = is_interrupted
         self.exhausted = False  # whether a recorded order is at its end
         self.learners: list[Learner] = []
@@ -70,9 +68,8 @@ class Simulation:
         self._before = (torch.get_num_threads(), flushes_denormals())
 
     def start(self) -> None:
-        """Build all environments. Until `stop` this thread flushes denormals and torch has `threads`, as workers do."""
+        """Build all environments. Until `stop` this thread flushes denormals and torch has a learner's threads."""
         self._before = (torch.get_num_threads(), flushes_denormals())
-        torch.set_num_threads(self.threads)
         torch.set_flush_denormal(True)
         with contextlib.suppress(_Interrupted):
             self._begin_era()

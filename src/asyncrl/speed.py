@@ -12,9 +12,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 
 import numpy as np
-import torch
 
-from asyncrl.a2c import batched, threads_of
+from asyncrl.a2c import batched
 from asyncrl.children import make_context, start_early, start_process
 from asyncrl.config import Config
 from asyncrl.errors import UserError
@@ -179,7 +178,6 @@ def run_measured(
     """Be a measured actor-learner process: learn until the store says stop, then tell."""
     prepare_process()
     seed_everything(np.random.SeedSequence(config.seed, spawn_key=(worker, 0, 2)))
-    torch.set_num_threads(threads_of(config, store.theta.numel()))
     try:
         learner = Learner(config, worker, 0, statistics)
         try:

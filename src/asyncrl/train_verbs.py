@@ -81,6 +81,8 @@ class ResumeArguments:
     kernels: Literal["auto", "bf16", "torch"] | None = None
     # Where a2c computes from now on.
     device: Literal["cpu", "cuda"] | None = None
+    # Another number of threads of a2c's arithmetic.
+    threads: int | None = None
     # The run's environment again, as leave to make it: wanted where that may import code (it is an import path, or made
     # with options and not of asyncrl).
     env: str | None = None

@@ -1,4 +1,4 @@
-"""The verb `tune`: tries environments per worker and workers for about a minute, and proposes the best.
+"""The verb `tune`: tries environments per worker, workers and threads for about a minute, and proposes the best.
 
 What is measured is speed in frames, not learning: more environments per worker make larger and fewer updates. So the
 proposal is the smallest batch within a few percent of the fastest, never more than needed, nor more environments in all
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asyncrl.a2c import threads_of
 from asyncrl.arguments import Flag, parse, peek, program
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
@@ -25,13 +24,14 @@ from asyncrl.quantities import counted
 from asyncrl.speed import Speed, measure_speed, trainable
 from asyncrl.start import fresh_start
 from asyncrl.trust import may_import
+from asyncrl.worker import threads_of
 
 NEAR_BEST = 0.95  # of the fastest: as good, if it has fewer environments
 BATCHES = (8, 4, 16, 2, 32, 1, 64)  # most promising first, should time run out
 WARMUP_SECONDS = 1.0
 SECONDS = 3.0  # of one measurement, at the least
 # What the proposed command shall not repeat: options of ours, and what is proposed; with a value each but for --json.
-OWN_OPTIONS = ("--budget", "--out", "--json", "--workers", "--envs-per-worker")
+OWN_OPTIONS = ("--budget", "--out", "--json", "--workers", "--envs-per-worker", "--threads")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Trial:
     steps_per_second: float
     frames_per_second: float
     memory_megabytes: float  # of the largest worker, shared pages included
-    torch_threads: int  # of each process that trains
+    threads: int  # of each process that trains
 
     @property
     def environments(self) -> int:
@@ -61,8 +61,8 @@ def tune_verb(args: Sequence[str]) -> int:
 
     @dataclass(frozen=True)
     class Tune:
-        """Measure this machine and propose workers and environments for training ENV: those that make most frames a
-        second, by the smallest batch. Whether they learn best is not measured."""
+        """Measure this machine and propose workers, environments and (a2c) threads for training ENV: those that make
+        most frames a second, by the smallest batch. Whether they learn best is not measured."""
 
         settings: tyro.conf.OmitArgPrefixes[Config]
         # A TOML file to start from, such as the config.toml of a run.
@@ -86,7 +86,12 @@ def tune_verb(args: Sequence[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what environments print must not come between lines of JSON
         trials = list(try_out(settings, given.budget, say))
     best = choose(trials)
-    proposal = dataclasses.replace(settings, workers=best.workers, envs_per_worker=best.envs_per_worker)
+    proposal = dataclasses.replace(
+        settings,
+        workers=best.workers,
+        envs_per_worker=best.envs_per_worker,
+        threads=settings.threads if best.threads == trials[0].threads else best.threads,
+    )
     if given.out is not None:
         write(given.out, proposal)
     command = command_of(proposal, given.out, args, settings)
@@ -98,24 +103,25 @@ def tune_verb(args: Sequence[str]) -> int:
 def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterator[Trial]:
     """Measure combinations until `budget` seconds are over; the first one always.
 
-    First the batch with one worker per core, in half of the time, then workers with the best batch. What cannot be
-    measured is told and left out.
+    First the batch with one worker per core, in half of the time; then, with the best batch, workers, or threads where
+    one process has all. What cannot be measured is told and left out.
 
     Raises:
         UserError: if nothing could be measured.
     """
     began = time.monotonic()
     start = fresh_start(trainable(config))
-    threads = threads_of(config, sum(p.numel() for p in start.network.parameters()))
+    parameters = sum(p.numel() for p in start.network.parameters())
     cores, trials, longest, failure = available_cores(), [], 0.0, None
     seconds = max(SECONDS, budget / 20)  # updates of slow worlds may take longer
-    for stage, share in ((_batches, 0.5), (_worker_counts, 1.0)):
-        for workers, batch in stage(config, cores, trials):
+    for stage, share in ((_batches, 0.5), (_worker_counts, 1.0), (_thread_counts, 1.0)):
+        for tried in stage(config, cores, trials):
             trial_began = time.monotonic()
             if longest and trial_began + longest > began + share * budget:
                 break
-            named = f"{counted(workers, 'worker')} x {counted(batch, 'environment')}"
-            tried = dataclasses.replace(config, workers=workers, envs_per_worker=batch)
+            threads = threads_of(tried, parameters)
+            named = f"{counted(tried.workers, 'worker')} x {counted(tried.envs_per_worker, 'environment')}"
+            named += f", {counted(threads, 'thread')}" if config.algo == "a2c" else ""
             try:
                 speed = measure_speed(tried, seconds=seconds, warmup=WARMUP_SECONDS, start=start)
             except UserError as error:  # another number may do, and those before have been measured
@@ -131,12 +137,14 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
         raise failure
 
 
-def _batches(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
+def _batches(config: Config, cores: int, trials: list[Trial]) -> Iterator[Config]:
     # Whole episodes as updates want one environment a worker, and the paper's settings are for as many as they say.
     batches = BATCHES if config.t_max is not None else (1,)
     if config.preset.startswith("paper"):
         batches = (config.envs_per_worker,)
-    yield from ((cores, batch) for batch in batches if _learns(config, cores, batch))
+    for batch in batches:
+        if _learns(config, cores, batch):
+            yield dataclasses.replace(config, workers=cores, envs_per_worker=batch)
 
 
 def _learns(config: Config, workers: int, batch: int) -> bool:
@@ -145,13 +153,30 @@ def _learns(config: Config, workers: int, batch: int) -> bool:
     return most is None or batch == 1 or workers * batch <= max(most, config.workers * config.envs_per_worker)
 
 
-def _worker_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[tuple[int, int]]:
+def _worker_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[Config]:
     if config.algo == "a2c" or not trials:
-        return  # one process has all environments: their number is all that counts
+        return  # one process has all environments: how many workers have them makes no difference
     batch = choose(trials).envs_per_worker
     # Half: siblings on one physical core may only disturb each other. More than cores: some wait while others work.
     counts = dict.fromkeys((cores // 2, cores + 1, 2 * cores))
-    yield from ((n, batch) for n in counts if 1 <= n != cores and _learns(config, n, batch))
+    for count in counts:
+        if 1 <= count != cores and _learns(config, count, batch):
+            yield dataclasses.replace(config, workers=count, envs_per_worker=batch)
+
+
+def _thread_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[Config]:
+    if not _has_threads(config) or not trials:
+        return
+    best = choose(trials)
+    for threads in dict.fromkeys((1, cores // 2, cores)):
+        if 1 <= threads != best.threads:
+            sizes = {"workers": best.workers, "envs_per_worker": best.envs_per_worker}
+            yield dataclasses.replace(config, **sizes, threads=threads)
+
+
+def _has_threads(config: Config) -> bool:
+    """Return whether one process has all cores for its arithmetic."""
+    return config.algo == "a2c" and config.device == "cpu"
 
 
 def _trial(config: Config, speed: Speed, threads: int) -> Trial:
@@ -166,10 +191,10 @@ def _trial(config: Config, speed: Speed, threads: int) -> Trial:
 
 
 def choose(trials: Sequence[Trial]) -> Trial:
-    """Return the trial with the fewest environments, then workers, among those close to the fastest."""
+    """Return the trial with the fewest environments, then workers, then threads, among those close to the fastest."""
     fastest = max(trial.steps_per_second for trial in trials)
     near = [trial for trial in trials if trial.steps_per_second >= NEAR_BEST * fastest]
-    return min(near, key=lambda trial: (trial.environments, trial.workers))
+    return min(near, key=lambda trial: (trial.environments, trial.workers, trial.threads))
 
 
 def command_of(config: Config, out: Path | None, args: Sequence[str], start: Config) -> str:
@@ -185,6 +210,7 @@ def command_of(config: Config, out: Path | None, args: Sequence[str], start: Con
         again = f" --env {shlex.quote(config.env)}" if may_import(config) else ""
         return f"{program()} train --config {shlex.quote(str(out))}{again}"
     words = [*_passed_on(args), f"--workers={config.workers}", f"--envs-per-worker={config.envs_per_worker}"]
+    words += [] if config.threads is None else [f"--threads={config.threads}"]
     if config.workers != start.workers and peek(args, "--learning-rate") is None:
         words.append(f"--learning-rate={config.learning_rate:.6g}")  # a preset's depends on the workers
     return f"{program()} train {shlex.join(words)}"
@@ -221,15 +247,15 @@ def write(out: Path, config: Config) -> None:
 
 def as_text(best: Trial, trials: Sequence[Trial], command: str, settings: Config) -> str:
     """Return the table and the proposal."""
-    lines = ["workers  environments each   steps/s  frames/s  MB a process"]
+    lines = ["workers  environments each  threads each   steps/s  frames/s  MB a process"]
     for trial in sorted(trials, key=lambda t: -t.steps_per_second):
         mark = "  <- proposed" if trial is best else ""
         lines.append(
-            f"{trial.workers:7}  {trial.envs_per_worker:17}  {trial.steps_per_second:8,.0f}  "
+            f"{trial.workers:7}  {trial.envs_per_worker:17}  {trial.threads:12}  {trial.steps_per_second:8,.0f}  "
             f"{trial.frames_per_second:8,.0f}  {trial.memory_megabytes:12,.0f}{mark}"
         )
-    if len(trials) == 1 and not (settings.algo == "a2c" and settings.preset.startswith("paper")):  # it has but one
+    has_more = settings.algo != "a2c" or not settings.preset.startswith("paper") or _has_threads(settings)
+    if len(trials) == 1 and has_more:
         lines += ["", "there was time for one trial only: compare more with a longer --budget"]
-    threads = "one torch thread" if best.torch_threads == 1 else f"{best.torch_threads} torch threads"
-    lines += ["", f"each process has {threads}; to train so:", f"  {command}"]
+    lines += ["", "to train so:", f"  {command}"]
     return "\n".join(lines)

@@ -34,6 +34,8 @@ from asyncrl.store import Counter, ParameterStore
 from asyncrl.tape import Recorder, playing, recording
 from asyncrl.torsos import CoreState
 
+THREADED_PARAMETERS = 200_000  # between the small convolution's 130,000 and the 2013 network's 700,000
+
 
 @dataclass(frozen=True)
 class Update:
@@ -47,10 +49,21 @@ class Update:
     inputs: np.ndarray | None = None  # [1 + 2 D], sums of vector observations where they are measured
 
 
+def threads_of(config: Config, num_parameters: int) -> int:
+    """Return the threads of arithmetic of each process that trains `config`: several only where one process has all."""
+    if config.threads is not None:
+        return config.threads
+    # A small network gains nothing from threads and loses much where others compute too: each operation waits for the
+    # slowest. On a GPU they would only fight those of the emulators.
+    gains = config.algo == "a2c" and config.device == "cpu" and num_parameters >= THREADED_PARAMETERS
+    return available_cores() if gains else 1
+
+
 class Learner:
     """One worker's private things: environments, the snapshot theta' and its network, exploration.
 
     Whoever makes it closes it. `network` reads `snapshot`, so that pulling into `snapshot` is all that synchronises it.
+    PyTorch has as many threads from then on as this learner wants.
 
     Args:
         config: of the run.
@@ -110,7 +123,10 @@ class Learner:
         spaces = envs.observation_space, envs.action_space
         self.network: Network = make_network(self.config, *spaces, statistics).to(self.device)
         self.snapshot = flatten_parameters_(self.network)  # [P], theta'
-        self.passes = self._attach_passes(self.network, self.snapshot, spaces[0])
+        threads = threads_of(self.config, self.snapshot.numel())
+        self.passes = self._attach_passes(self.network, self.snapshot, spaces[0], threads)
+        # PyTorch's threads wait by spinning between its operations: our kernels' shall have the cores.
+        torch.set_num_threads(1 if self.passes else threads)
         # Where an action is kept for the next rollout (Sarsa) it was chosen by the parameters of the last.
         self.tapes: Sequence[Recorder] = []
         if not self.algorithm.keeps_next_action:
@@ -119,14 +135,13 @@ class Learner:
         if self.algorithm.uses_target:
             self.target = make_network(self.config, *spaces, statistics).to(self.device)
             self.target_snapshot = flatten_parameters_(self.target)  # [P], theta-
-            self._attach_passes(self.target, self.target_snapshot, spaces[0])
+            self._attach_passes(self.target, self.target_snapshot, spaces[0], threads)
 
-    def _attach_passes(self, network: Network, flat: Tensor, space: Any) -> list[Passes]:
-        # The kernels have one thread: where torch has several, as in a batched worker, it is the faster one.
-        library = kernels.library() if self.config.kernels != "torch" and torch.get_num_threads() == 1 else None
+    def _attach_passes(self, network: Network, flat: Tensor, space: Any, threads: int) -> list[Passes]:
+        library = kernels.library() if self.config.kernels != "torch" else None
         if library is None or self.device.type != "cpu":
             return []
-        return attach_passes_(network, library, space, flat, self.config.kernels == "bf16")
+        return attach_passes_(network, library, space, flat, self.config.kernels == "bf16", threads)
 
     def pull(self, store: ParameterStore) -> int:
         """Synchronise with the store (Algorithm S3: theta' = theta); return the updates made before."""
