@@ -134,3 +134,13 @@ def test_a_network_without_convolutions_has_nothing_to_compute_in_it(
         with pytest.raises(UserError, match=f"bf16 is for convolutions on pictures of bytes, and {env} with this"):
             asyncrl.train(env, network=network, kernels="bf16", frames=200, workers=1, run_dir=tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+def test_a2c_may_have_it(bfloat16: None, single_threaded: None) -> None:
+    floats = dataclasses.replace(CASES["a tile of games"], algo="a2c", threads=2)
+    learners = [Learner(config, 0) for config in (dataclasses.replace(floats, kernels="bf16"), floats)]
+    ours, theirs = (compute_update(learner).gradient for learner in learners)
+    assert not torch.equal(ours, theirs)
+    assert torch.cosine_similarity(ours, theirs, dim=0) > 0.99
+    for learner in learners:
+        learner.close()

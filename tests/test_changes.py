@@ -113,7 +113,8 @@ def test_threads_that_share_the_images_give_the_same(threads: int, batch: int) -
         passes, parameters = torso.passes, list(torso.net.parameters())
         for _ in range(2):  # the second time with parameters that have changed
             with torch.no_grad():
-                parameters[0].mul_(1.01)
+                for parameter in parameters:
+                    parameter.mul_(1.01)
             passes.rewind()
             with recording([passes]):
                 acted = torch.cat([torso.act(some) for some in images.split(batch)])

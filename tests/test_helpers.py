@@ -1,5 +1,6 @@
 """Threads that share a piece of work with their caller."""
 
+import gc
 import subprocess
 import sys
 import threading
@@ -30,14 +31,49 @@ def test_who_fails_is_told_when_all_have_ended(place):
     def fail():
         raise OverflowError(place)
 
-    helpers, ran = Helpers(2), []
-    tasks = [lambda: ran.append(1) for _ in range(3)]
+    def succeed():
+        assert may_end.wait(60)
+        ran.append(1)
+
+    helpers, ran, may_end = Helpers(2), [], threading.Event()
+    tasks = [succeed for _ in range(3)]
     tasks[place] = fail
+    threading.Timer(0.2, may_end.set).start()
     with pytest.raises(OverflowError, match=str(place)):
         helpers.run(tasks)
     assert ran == [1, 1]
     helpers.run([lambda: ran.append(2) for _ in range(3)])  # and they go on
     assert ran == [1, 1, 2, 2, 2]
+
+
+def test_more_tasks_than_threads_are_refused():
+    with pytest.raises(ValueError, match="3 tasks for 2 threads"):
+        Helpers(1).run([lambda: None] * 3)
+
+
+class Owner:
+    """Has helpers, and work that fails."""
+
+    def __init__(self):
+        self.helpers = Helpers(1)
+
+    def work(self):
+        self.helpers.run([lambda: None, self._fail])
+
+    def _fail(self):
+        raise OverflowError
+
+
+def test_they_end_with_their_owner_though_work_has_failed():
+    before = set(threading.enumerate())
+    owner = Owner()
+    with pytest.raises(OverflowError):
+        owner.work()
+    (helper,) = set(threading.enumerate()) - before
+    del owner
+    gc.collect()
+    helper.join(60)
+    assert not helper.is_alive()
 
 
 SCRIPT = """

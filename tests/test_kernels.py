@@ -24,7 +24,7 @@ from asyncrl.config import Config
 from asyncrl.errors import DivergedError, UserError
 from asyncrl.inputs import InputStatistics
 from asyncrl.optim import adam_step_, rmsprop_step_
-from asyncrl.worker import Learner, compute_update
+from asyncrl.worker import Learner, compute_update, threads_of
 
 CATCH = Config(env="asyncrl/Catch-v0", workers=1, envs_per_worker=4, t_max=5, lstm_size=8, network="conv-small")
 PONG = dataclasses.replace(CATCH, env="ALE/Pong-v5", network="conv2013")
@@ -120,7 +120,7 @@ SHARED = ("catch", "a tile and a rest", "three convolutions", "lstm", "separate 
 @pytest.mark.parametrize("case", SHARED)
 def test_threads_share_the_arithmetic_of_a_batched_worker(case: str, single_threaded: None) -> None:
     ours, theirs = learners(dataclasses.replace(CASES[case], algo="a2c", threads=3))
-    assert ours.passes and all(passes._helpers is not None for passes in ours.passes)
+    assert ours.passes and all(passes.threads == 3 for passes in ours.passes)
     for _ in range(3):
         gradient, expected = (compute_update(learner).gradient for learner in (ours, theirs))
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=2e-5 * float(expected.abs().max()))
@@ -128,6 +128,32 @@ def test_threads_share_the_arithmetic_of_a_batched_worker(case: str, single_thre
             learner.snapshot.sub_(0.01 * expected / expected.norm())
     for learner in (ours, theirs):
         learner.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "threads", "of_torch"),
+    [
+        ({}, 1, 1),
+        ({"algo": "a2c"}, 5, 1),
+        ({"algo": "a2c", "threads": 2}, 2, 1),
+        ({"algo": "a2c", "kernels": "torch"}, 5, 5),
+        ({"algo": "a2c", "kernels": "torch", "threads": 2}, 2, 2),
+        ({"algo": "a2c", "env": "asyncrl/Catch-v0", "network": "conv-small"}, 1, 1),
+        ({"algo": "a2c", "env": "asyncrl/Catch-v0", "network": "conv-small", "core": "lstm", "lstm_size": 256}, 1, 1),
+        ({"algo": "a2c", "env": "asyncrl/Catch-v0", "network": "mlp", "core": "lstm", "lstm_size": 256}, 5, 5),
+    ],
+)
+def test_who_has_how_many_threads(
+    settings: dict, threads: int, of_torch: int, monkeypatch: pytest.MonkeyPatch, single_threaded: None
+) -> None:
+    monkeypatch.setattr("asyncrl.worker.available_cores", lambda: 5)
+    torch.set_num_threads(3)
+    config = dataclasses.replace(PONG, **settings)
+    learner = Learner(config, 0)
+    assert torch.get_num_threads() == of_torch
+    assert threads_of(config, learner.network, learner.state.envs.observation_space) == threads
+    assert [passes.threads for passes in learner.passes] == ([] if of_torch > 1 else [threads])
+    learner.close()
 
 
 def test_threads_end_with_their_worker(single_threaded: None) -> None:

@@ -111,17 +111,21 @@ def test_an_interrupted_replay_goes_on_with_the_update_that_was_cut() -> None:
 @pytest.mark.parametrize("flushes", [False, True])
 def test_a_training_leaves_the_callers_arithmetic_as_it_was(tmp_path: Path, flushes: bool) -> None:
     torch.set_flush_denormal(flushes)
+    torch.set_num_threads(3)
     try:
         train(tmp_path / "run", frames=200)
+        train(tmp_path / "a2c", frames=200, algo="a2c", schedule="processes")
+        assert torch.get_num_threads() == 3
         assert flushes_denormals() is flushes
         assert (np.float32(1e-39) * np.float32(0.5) == 0) == flushes  # NumPy's too
         simulation = make_simulation()
         simulation.start()
-        assert flushes_denormals()
+        assert flushes_denormals() and torch.get_num_threads() == 1
         simulation.stop()
-        assert flushes_denormals() is flushes
+        assert flushes_denormals() is flushes and torch.get_num_threads() == 3
     finally:
         torch.set_flush_denormal(False)
+        torch.set_num_threads(1)
 
 
 def test_an_update_is_the_gradient_at_its_pull_and_not_at_its_push() -> None:

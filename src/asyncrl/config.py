@@ -95,8 +95,9 @@ class Config:
     kernels: Literal["auto", "bf16", "torch"] = "auto"
     # Where a2c computes.
     device: Device = "cpu"
-    # Threads of a2c's arithmetic on a CPU; by default one for each core, or one in all where the network is small.
-    # Asynchronous workers have one each.
+    # Threads of a2c's arithmetic on a CPU: of our kernels, where they compute (PyTorch has one beside them), else of
+    # PyTorch. By default one for each core, or one in all where the network is small. Asynchronous workers have one
+    # each.
     threads: int | None = None
     # When to stop, in environment frames of all workers together (4 frames = 1 step on Atari). Schedules end here too
     # (section 5.1: a day of 16 cores, by its authors 320 million).

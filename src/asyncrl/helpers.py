@@ -32,7 +32,10 @@ class Helpers:
 
         Raises:
             BaseException: what the first of those that failed has raised.
+            ValueError: if there are too many.
         """
+        if len(tasks) > 1 + len(self._queues):
+            raise ValueError(f"{len(tasks)} tasks for {1 + len(self._queues)} threads")
         done: Done = SimpleQueue()  # a new one: of tasks whose caller was interrupted there may be more to come
         for queue, task in zip(self._queues, tasks[1:], strict=False):
             queue.put((task, done))
@@ -56,6 +59,7 @@ def _serve(queue: "SimpleQueue[tuple[Task, Done] | None]") -> None:
             error = raised
         del given, task  # which hold what they work on
         done.put(error)
+        error = None  # whose traceback holds it too
 
 
 def _end(queues: "list[SimpleQueue[tuple[Task, Done] | None]]") -> None:

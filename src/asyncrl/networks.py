@@ -272,9 +272,15 @@ def attach_passes_(
     return attached
 
 
-def has_supported_torso(network: Network, space: spaces.Space) -> bool:
-    """Return whether there is a torso of `network` that our own kernels can compute, given observations of `space`."""
-    return any(True for _ in _supported_trunks(network, space))
+def largest_supported_torso(network: Network, space: spaces.Space) -> int:
+    """Return the parameters of the largest torso that our own kernels can compute; 0 if they can none.
+
+    Args:
+        network: whose torsos they are.
+        space: of one observation.
+    """
+    torsos = [trunk.torso for trunk, *_ in _supported_trunks(network, space)]
+    return max((sum(p.numel() for p in torso.parameters()) for torso in torsos), default=0)
 
 
 def _supported_trunks(network: Network, space: spaces.Space) -> Iterator[tuple[Trunk, list[nn.Conv2d], nn.Linear]]:

@@ -60,7 +60,7 @@ class Passes(Recorder):
         self._library, self._channels_last, self._flat = library, channels_last, flat
         self._parameters = [p for layer in (*convolutions, hidden) for p in layer.parameters()]  # weight, bias
         self._gradients: list[Tensor] = []
-        self._others = [[torch.empty_like(p) for p in self._parameters] for _ in range(threads - 1)]  # of their parts
+        self._others = [[torch.empty_like(p) for p in self._parameters] for _ in range(threads - 1)]  # of other threads
         kinds = [n for layer in convolutions for n in (layer.out_channels, layer.kernel_size[0], layer.stride[0])]
         spec = np.array([*shape, hidden.out_features, len(convolutions), bfloat16, *kinds], np.int32)
         self._torsos = [self._new_torso(spec) for _ in range(threads)]
@@ -77,6 +77,11 @@ class Passes(Recorder):
             raise MemoryError("no memory for a network")
         weakref.finalize(self, self._library.torso_free, torso)
         return torso
+
+    @property
+    def threads(self) -> int:
+        """That share the images."""
+        return len(self._torsos)
 
     def write_into(self, gradient: Tensor) -> None:
         """Write the next gradient where it belongs in `gradient` [P]."""

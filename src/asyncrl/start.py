@@ -20,7 +20,7 @@ from asyncrl.flat import flatten_parameters_
 from asyncrl.images import is_image
 from asyncrl.inputs import NEVER_CHANGED, InputStatistics, statistics_of, sums_of
 from asyncrl.machine import available_cores
-from asyncrl.networks import Network, has_supported_torso, make_network
+from asyncrl.networks import Network, largest_supported_torso, make_network
 from asyncrl.spaces_json import other_space
 from asyncrl.store import ParameterStore, StoreSpec
 
@@ -62,7 +62,7 @@ def fresh_start(config: Config) -> Start:
                 "all (gymnasium.wrappers.TransformObservation), or choose --network mlp"
             )
         network = make_network(config, *spaces_)
-        if config.kernels == "bf16" and not has_supported_torso(network, spaces_[0]):
+        if config.kernels == "bf16" and not largest_supported_torso(network, spaces_[0]):
             raise UserError(
                 f"--kernels bf16 is for convolutions on pictures of bytes, and {config.env} with this network has none "
                 "of them: leave it out"

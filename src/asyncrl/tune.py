@@ -111,7 +111,6 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
     """
     began = time.monotonic()
     start = fresh_start(trainable(config))
-    parameters = sum(p.numel() for p in start.network.parameters())
     cores, trials, longest, failure = available_cores(), [], 0.0, None
     seconds = max(SECONDS, budget / 20)  # updates of slow worlds may take longer
     for stage, share in ((_batches, 0.5), (_worker_counts, 1.0), (_thread_counts, 1.0)):
@@ -119,7 +118,7 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
             trial_began = time.monotonic()
             if longest and trial_began + longest > began + share * budget:
                 break
-            threads = threads_of(tried, parameters)
+            threads = threads_of(tried, start.network, start.spaces[0])
             named = f"{counted(tried.workers, 'worker')} x {counted(tried.envs_per_worker, 'environment')}"
             named += f", {counted(threads, 'thread')}" if config.algo == "a2c" else ""
             try:
@@ -175,8 +174,8 @@ def _thread_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[
 
 
 def _has_threads(config: Config) -> bool:
-    """Return whether one process has all cores for its arithmetic."""
-    return config.algo == "a2c" and config.device == "cpu"
+    """Return whether one process has several cores for its arithmetic."""
+    return config.algo == "a2c" and config.device == "cpu" and available_cores() > 1
 
 
 def _trial(config: Config, speed: Speed, threads: int) -> Trial:

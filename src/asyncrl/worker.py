@@ -1,6 +1,7 @@
 """The actor-learner: `compute_update` is the body of the paper's Algorithm S3, and nothing else."""
 
 import contextlib
+import ctypes
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from asyncrl import kernels
@@ -24,6 +26,7 @@ from asyncrl.networks import (
     Network,
     attach_passes_,
     attach_tapes_,
+    largest_supported_torso,
     make_network,
     set_input_statistics_,
 )
@@ -49,14 +52,28 @@ class Update:
     inputs: np.ndarray | None = None  # [1 + 2 D], sums of vector observations where they are measured
 
 
-def threads_of(config: Config, num_parameters: int) -> int:
-    """Return the threads of arithmetic of each process that trains `config`: several only where one process has all."""
+def threads_of(config: Config, network: Network, space: spaces.Space) -> int:
+    """Return the threads of arithmetic of each process that trains `config`: several only where one process has all.
+
+    Args:
+        config: of the run, or what is to be measured.
+        network: that is trained.
+        space: of one observation.
+    """
     if config.threads is not None:
         return config.threads
+    if config.algo != "a2c" or config.device != "cpu":  # on a GPU they would only fight those of the emulators
+        return 1
     # A small network gains nothing from threads and loses much where others compute too: each operation waits for the
-    # slowest. On a GPU they would only fight those of the emulators.
-    gains = config.algo == "a2c" and config.device == "cpu" and num_parameters >= THREADED_PARAMETERS
-    return available_cores() if gains else 1
+    # slowest. Of what our kernels compute in part, that part is shared.
+    torso = 0 if _library(config) is None else largest_supported_torso(network, space)
+    size = torso or sum(parameter.numel() for parameter in network.parameters())
+    return available_cores() if size >= THREADED_PARAMETERS else 1
+
+
+def _library(config: Config) -> ctypes.CDLL | None:
+    """Return our kernels where `config` may have them."""
+    return kernels.library() if config.kernels != "torch" and config.device == "cpu" else None
 
 
 class Learner:
@@ -123,7 +140,7 @@ class Learner:
         spaces = envs.observation_space, envs.action_space
         self.network: Network = make_network(self.config, *spaces, statistics).to(self.device)
         self.snapshot = flatten_parameters_(self.network)  # [P], theta'
-        threads = threads_of(self.config, self.snapshot.numel())
+        threads = threads_of(self.config, self.network, spaces[0])
         self.passes = self._attach_passes(self.network, self.snapshot, spaces[0], threads)
         # PyTorch's threads wait by spinning between its operations: our kernels' shall have the cores.
         torch.set_num_threads(1 if self.passes else threads)
@@ -138,8 +155,8 @@ class Learner:
             self._attach_passes(self.target, self.target_snapshot, spaces[0], threads)
 
     def _attach_passes(self, network: Network, flat: Tensor, space: Any, threads: int) -> list[Passes]:
-        library = kernels.library() if self.config.kernels != "torch" else None
-        if library is None or self.device.type != "cpu":
+        library = _library(self.config)
+        if library is None:
             return []
         return attach_passes_(network, library, space, flat, self.config.kernels == "bf16", threads)
 

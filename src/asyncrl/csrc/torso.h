@@ -1,10 +1,10 @@
 // Passes of a torso of convolutions (ReLU after each) and one fully connected layer, and the optimisers' steps.
 //
-// A Torso is one thread's at a time. 32-bit floats, or factors in bfloat16 (cells.h). For what these networks are, small kernels on few images,
-// a library's calls cost more than its arithmetic. Vectors, in the C compiler's own notation, are as wide as the
-// processor's (vectors.h). Images are kept with their channels last, weights are repacked for that at each load; the last
-// convolution's output is handed to the linear layer in PyTorch's order, so that its weights, nearly all there are, stay
-// where they lie (as floats).
+// A Torso is one thread's at a time. It has 32-bit floats, or factors in bfloat16 (cells.h). For what these networks
+// are, small kernels on few images, a library's calls cost more than its arithmetic. Vectors, in the C compiler's own
+// notation, are as wide as the processor's (vectors.h). Images are kept with their channels last, weights are repacked
+// for that at each load; the last convolution's output is handed to the linear layer in PyTorch's order, so that its
+// weights, nearly all there are, stay where they lie (as floats).
 
 #pragma once
 
