@@ -137,11 +137,11 @@ class Learner:
         self.epsilons: Tensor = torch.ones(envs.num_envs)
 
     def _make_networks(self, envs: Environments, statistics: InputStatistics | None) -> None:
-        spaces = envs.observation_space, envs.action_space
-        self.network: Network = make_network(self.config, *spaces, statistics).to(self.device)
+        spaces_ = envs.observation_space, envs.action_space
+        self.network: Network = make_network(self.config, *spaces_, statistics).to(self.device)
         self.snapshot = flatten_parameters_(self.network)  # [P], theta'
-        threads = threads_of(self.config, self.network, spaces[0])
-        self.passes = self._attach_passes(self.network, self.snapshot, spaces[0], threads)
+        threads = threads_of(self.config, self.network, spaces_[0])
+        self.passes = self._attach_passes(self.network, self.snapshot, spaces_[0], threads)
         # PyTorch's threads wait by spinning between its operations: our kernels' shall have the cores.
         torch.set_num_threads(1 if self.passes else threads)
         # Where an action is kept for the next rollout (Sarsa) it was chosen by the parameters of the last.
@@ -150,9 +150,9 @@ class Learner:
             self.tapes = self.passes or attach_tapes_(self.network)
         self.target_snapshot = torch.empty(0)
         if self.algorithm.uses_target:
-            self.target = make_network(self.config, *spaces, statistics).to(self.device)
+            self.target = make_network(self.config, *spaces_, statistics).to(self.device)
             self.target_snapshot = flatten_parameters_(self.target)  # [P], theta-
-            self._attach_passes(self.target, self.target_snapshot, spaces[0], threads)
+            self._attach_passes(self.target, self.target_snapshot, spaces_[0], threads)
 
     def _attach_passes(self, network: Network, flat: Tensor, space: Any, threads: int) -> list[Passes]:
         library = _library(self.config)
