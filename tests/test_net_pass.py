@@ -31,9 +31,27 @@ def test_backward_is_what_autograd_computes(net_pass, network, layout):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_way_runs_again_and_again(net_pass, network):
+def test_every_way_acts_on_all_frames_and_computes_one_gradient(net_pass, network, monkeypatch):
+    drawn, gradients = [], []
+    sample, grad = net_pass.sample, torch.autograd.grad
+
+    def draw(log_policy):
+        drawn.append(tuple(log_policy.shape))
+        return sample(log_policy)
+
+    def differentiate(*args):
+        gradients.append(grad(*args))
+        return gradients[-1]
+
+    monkeypatch.setattr(net_pass, "sample", draw)
+    monkeypatch.setattr(torch.autograd, "grad", differentiate)
     for way, make in net_pass.PASSES.items():
-        if way != "own kernels" or kernels.library() is not None:
-            do = make(network, "ALE/Breakout-v5", 2, 3)
+        if way == "own kernels" and kernels.library() is None:
+            continue
+        do = make(network, "ALE/Breakout-v5", 2, 3)
+        for _ in range(2):  # with what was left by the time before
+            drawn.clear(), gradients.clear()
             do()
-            do()
+            assert drawn == 3 * [(2, net_pass.ACTIONS)], way
+            (gradient,) = gradients
+            assert all(part.isfinite().all() and part.norm() > 0 for part in gradient), way
