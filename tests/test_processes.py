@@ -14,6 +14,7 @@ import pytest
 
 from asyncrl import processes as worker_processes
 from asyncrl.checkpoint import load_checkpoint
+from asyncrl.children import mmap_threshold
 from asyncrl.pointers import find_checkpoint
 
 TESTS = Path(__file__).parent
@@ -359,3 +360,18 @@ def test_importing_asyncrl_is_cheap():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, check=False, text=True, env=environment())
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize(
+    ("libc", "megabytes"),
+    [
+        ("glibc 2.28", 32),
+        ("glibc 2.34", 32),
+        ("glibc 2.35", 1024),
+        ("glibc 2.36", 1024),
+        ("glibc 3.0", 1024),
+        ("", 1024),
+    ],
+)
+def test_malloc_is_told_what_the_library_takes(libc, megabytes):
+    assert mmap_threshold(libc) == megabytes << 20

@@ -17,9 +17,26 @@ from typing import Any
 from asyncrl.envs.atari import rom_name
 from asyncrl.envs.make import is_atari
 
+
+def mmap_threshold(libc: str) -> int:
+    """Return the largest block in bytes that malloc can be told to keep, given what the C library calls itself.
+
+    glibc before 2.35 refuses more than 32 MiB; what else we set would then leave it at 128 KiB for good.
+    """
+    name, _, version = libc.partition(" ")
+    release = [int(part) if part.isdigit() else 0 for part in version.split(".")]
+    return 1 << (25 if name == "glibc" and release < [2, 35] else 30)
+
+
+def _libc() -> str:
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # no such name: not glibc, which alone reads these
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    return ""
+
+
 # These keep rollout buffers in the process instead of returning them to the kernel each update.
 MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_MMAP_THRESHOLD_": str(mmap_threshold(_libc())),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
     "MALLOC_TOP_PAD_": str(1 << 26),
 }
