@@ -399,6 +399,29 @@ def test_the_newer_of_two_at_the_same_frame_wins_and_rests_of_the_killed_go(run)
     assert torch.equal(flatten_parameters_(restore_network(CONFIG, load_checkpoint(run.checkpoints / "1000"))), flatten)
 
 
+def test_killed_as_a_newer_one_takes_the_place_of_the_same_frame_count(run):
+    path = run.save(1_000)
+    aside = path.rename(path.with_name(".replaced-1000"))  # and .writing-1000 has not become 1000
+    assert find_checkpoint(run.path) == aside.resolve() and load_checkpoint(aside).state["frames"] == 1_000
+    prune(run.checkpoints)
+    assert aside.is_dir()
+    run.save(1_000)
+    assert find_checkpoint(run.path) == path.resolve() and not aside.exists()
+    shutil.copytree(path, aside)  # of an older one
+    prune(run.checkpoints)
+    assert not aside.exists()
+    shutil.copytree(path, aside)
+    run.save(1_000)
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["1000", "latest"]
+
+
+def test_one_checkpoint_is_not_another(run):
+    path = run.save(1_000)
+    assert find_checkpoint(path) == path.absolute()
+    with pytest.raises(UserError, match="1000 is one checkpoint: name its run to have the best one"):
+        find_checkpoint(path, "best")
+
+
 def test_pruning_keeps_the_newest_three_and_the_best(run):
     for frames in (900, 1_000, 1_100, 10_000, 20_000):  # not by name
         run.save(frames, "best" if frames == 900 else "latest")

@@ -27,6 +27,7 @@ from asyncrl.errors import UserError, shortened
 from asyncrl.inputs import InputStatistics
 from asyncrl.machine import sync
 from asyncrl.networks import Network, make_network
+from asyncrl.pointers import set_aside
 from asyncrl.spaces_json import decode_space
 from asyncrl.store import ParameterStore, adam_decays
 
@@ -71,8 +72,12 @@ def save_checkpoint(folder: Path, store: ParameterStore, network: Network, state
         OSError: if it cannot be written; then it is not there, and older ones are as they were.
     """
     frames = state["frames"]
-    final, aside, replaced = (folder / name for name in (str(frames), f".writing-{frames}", f".replaced-{frames}"))
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
+    final, aside = folder / str(frames), folder / f".writing-{frames}"
+    replaced = set_aside(final)
+    if replaced.exists() and not final.exists():  # a process was killed between the two renames below
+        replaced.rename(final)
+    for path in (aside, replaced):  # of a process that was killed
+        shutil.rmtree(path, ignore_errors=True)
     aside.mkdir()  # not its parents: a run's folder that was moved away must not come back without its configuration
     try:
         _write({name: _copied(tensor) for name, tensor in network.state_dict().items()}, aside / _FILES[0])

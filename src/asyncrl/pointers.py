@@ -45,9 +45,18 @@ def pointed_to(folder: Path, name: str) -> Path | None:
         with link.open("rb") as file:
             target = file.read(20)
         link = folder / target.decode("ascii", "replace") if target.isdigit() else folder / f"{name} is damaged"
+    elif link.is_symlink() and not link.exists():
+        link = folder / Path(os.readlink(link)).name
+    if not link.exists():  # killed while it put a newer one of the same frame count in its place
+        link = set_aside(link)
     if not link.is_dir() or (checkpoint := link.resolve()).parent != folder.resolve():  # a stranger's may lead anywhere
         return None
     return checkpoint
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Return where a checkpoint is while a newer one of the same frame count takes its place."""
+    return checkpoint.with_name(f".replaced-{checkpoint.name}")
 
 
 def prune(folder: Path, written: Sequence[Path] = ()) -> None:
@@ -62,13 +71,21 @@ def prune(folder: Path, written: Sequence[Path] = ()) -> None:
     for path in sorted(numbered, key=lambda path: (path in written, int(path.name)))[:-KEPT]:
         if path.resolve() not in kept:
             shutil.rmtree(path)
-    for path in folder.glob(".writing-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    for pattern in (".writing-*", ".replaced-*"):
+        for path in folder.glob(pattern):
+            if path.resolve() not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def find_checkpoint(path: Path, which: str = "latest") -> Path:
-    """Return the checkpoint folder that `path` means: itself, or the `which` ("latest", "best") of a run."""
+    """Return the checkpoint folder that `path` means: itself, or the `which` ("latest", "best") of a run.
+
+    Raises:
+        UserError: if there is none, or `path` is a checkpoint and `which` asks for another.
+    """
     if (path / "state.json").exists():
+        if which != "latest":
+            raise UserError(f"{path} is one checkpoint: name its run to have the {which} one")
         return Path(os.path.abspath(path))  # its parents are the run's folders, also where it is "."
     if not path.is_dir():
         raise UserError(f"there is no run or checkpoint at {path}")

@@ -75,8 +75,9 @@ class Saving:
         latest = pointed_to(self.folder, "latest")
         kept = "nothing is saved yet" if self.folder.is_dir() else "the run was moved or deleted"
         if latest is not None:
-            copied = not latest.name.isdecimal()
-            kept = f"{'those of the run as it was copied' if copied else f'{int(latest.name):,} frames'} are safe"
+            frames = latest.name.removeprefix(".replaced-")
+            copied = not frames.isdecimal()
+            kept = f"{'those of the run as it was copied' if copied else f'{int(frames):,} frames'} are safe"
         if is_last or self._failures >= MAX_FAILURES:
             often = f" ({self._failures} times in a row)" if self._failures > 1 else ""
             raise UserError(f"{line}{often}; {kept}")
