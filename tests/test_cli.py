@@ -257,6 +257,16 @@ def test_the_command_that_is_proposed_goes_on(capsys, monkeypatch, end):
     assert Path("a run/metrics.jsonl").stat().st_size > before
 
 
+def test_beyond_the_end_of_a_recorded_order_nothing_is_proposed(capsys):
+    common = ("--envs-per-worker", "1", "--workers", "1", "--frames", "200")
+    assert main(("train", "CartPole-v1", *common, "--record-order", "--run-dir", "first")) == 0
+    assert "asyncrl resume first --frames 4" in capsys.readouterr().out.replace("script", "asyncrl")
+    again = ("--schedule", "simulated", "--replay", "first", "--frames", "1M", "--run-dir", "again")
+    assert main(("train", "CartPole-v1", *common[:4], *again)) == 0
+    said = capsys.readouterr().out
+    assert "replayed after" in said and "eval again" in said and "resume" not in said
+
+
 def test_beyond_a_score_a_higher_one_is_proposed():
     ended = SimpleNamespace(reason="score", progress=None, evaluation=SimpleNamespace(mean=18.4))
     assert _further(ended) == " --stop-at-score 19"  # type: ignore[arg-type]

@@ -359,6 +359,14 @@ def test_a_whole_file_means_what_it_says_and_builds_nothing(tmp_path, monkeypatc
     assert starting_point(["worlds:unbuildable", "--config", str(tmp_path / "whole.toml")])[1] == config
 
 
+def test_the_folder_that_a_file_names_is_taken_unless_it_is_that_of_the_run_that_wrote_it(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('env = "CartPole-v1"\nrun_dir = "mine"\n')
+    assert starting_point(["--config", str(file)])[1].run_dir == Path("mine")
+    write_config(file, Config(env="CartPole-v1", run_dir="mine"), {"python": "3"})
+    assert starting_point(["--config", str(file)])[1].run_dir is None
+
+
 def test_a_strangers_file_builds_nothing_either(tmp_path):
     (tmp_path / "mine.toml").write_text('env = "worlds:tiny"\n')
     with pytest.raises(UserError, match="imports code"):

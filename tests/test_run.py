@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import re
+import shutil
+import subprocess
 import tomllib
 import warnings
 from pathlib import Path
@@ -192,3 +194,19 @@ def test_the_public_names_are_all_there():
         assert getattr(asyncrl, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         asyncrl.nothing  # noqa: B018
+
+
+def test_a_repository_around_an_installed_copy_is_not_its_revision(tmp_path, monkeypatch):
+    package = tmp_path / "venv" / "asyncrl"
+    package.mkdir(parents=True)
+    shutil.copy(runs.__file__, package)
+    monkeypatch.setattr(runs, "__file__", str(package / "run.py"))
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org")
+    (tmp_path / "mine.py").touch()
+    for command in (("init", "-q"), ("add", "mine.py"), ("commit", "-qm", "mine")):
+        subprocess.run([*git, *command], check=True)
+    assert runs.git_revision() == "unknown"
+    for command in (("add", "-f", "venv"), ("commit", "-qm", "and its libraries")):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], check=True, capture_output=True, text=True)
+    assert runs.git_revision() == head.stdout.strip()

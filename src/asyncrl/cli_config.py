@@ -8,7 +8,7 @@ from typing import get_args
 
 from asyncrl.arguments import peek, split_positional
 from asyncrl.config import Algo, Config
-from asyncrl.config_file import read_config
+from asyncrl.config_file import is_record, read_config
 from asyncrl.errors import UserError
 from asyncrl.presets import PRESETS, preset_for
 from asyncrl.trust import require_repeated
@@ -66,7 +66,7 @@ def _from_file(file: Path, named: str | None, options: str | None, workers: int 
         return dataclasses.replace(preset, algo=config.algo)
 
     config = in_its_world(read_config(file, workers, preset_there))
-    return dataclasses.replace(config, run_dir=None)  # another run's
+    return dataclasses.replace(config, run_dir=None) if is_record(file) else config
 
 
 def _number_of_workers(text: str | None) -> int | None:

@@ -81,6 +81,11 @@ def read_config(path: Path, workers: int | None = None, start: Callable[[Config]
     return dataclasses.replace(here, **{**values, "preset": here.preset})
 
 
+def is_record(path: Path) -> bool:
+    """Return whether a run wrote the configuration at `path`, which can be read: then its folder is that run's."""
+    return "provenance" in tomllib.loads(path.read_text(encoding="utf-8"))
+
+
 def _plain(value: Any) -> Any:
     if value is None:
         return "none"  # TOML has no word for it; Config reads this one

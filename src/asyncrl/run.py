@@ -281,8 +281,14 @@ def provenance() -> dict[str, str]:
 
 def git_revision() -> str:
     """Return the revision of the source this runs from, or "unknown"."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    folder, file = Path(__file__).parent, Path(__file__).name
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        _git(folder, "ls-files", "--error-unmatch", file)  # an installed copy may lie in somebody else's repository
+        return _git(folder, "describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()

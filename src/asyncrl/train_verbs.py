@@ -111,9 +111,10 @@ def _report(run: "Run", as_json: bool) -> int:
     again = f" --env {shlex.quote(run.config.env)}" if may_import(run.config) else ""
     tell(
         f"{end} after {progress.frames:,} frames, {format_duration(progress.seconds)}\n"
-        f"  {name} eval {path}{again}\n  {name} record {path} out.mp4{again}\n  {name} plot {path}\n"
-        f"  {name} resume {path}{again}{_further(outcome)}"
+        f"  {name} eval {path}{again}\n  {name} record {path} out.mp4{again}\n  {name} plot {path}"
     )
+    if outcome.reason != "order":  # a recorded order that is at its end has no more to replay
+        tell(f"  {name} resume {path}{again}{_further(outcome)}")
     return code
 
 
