@@ -32,6 +32,7 @@ CASES = {
     "catch": CATCH,
     "one game": dataclasses.replace(PONG, envs_per_worker=1),
     "a tile of games": PONG,
+    "pictures and a target": dataclasses.replace(PONG, algo="n-step-q", target_frames=60),
     "a tile and a rest": dataclasses.replace(PONG, envs_per_worker=7),
     "three convolutions": dataclasses.replace(PONG, network="conv2015"),
     "more rows than there is room at first": dataclasses.replace(CATCH, t_max=40),

@@ -232,6 +232,27 @@ def test_a_copy_to_the_target_that_was_cut_off_is_made_by_the_next_push() -> Non
     assert target[0].item() == -2
 
 
+def test_two_copies_at_one_crossing_are_told_apart() -> None:
+    store = make_store(dataclasses.replace(CONSTANT_RATE, algo="n-step-q", target_frames=100))
+    target, seen = store.target, [store.target_copy()]
+
+    class Late:
+        """The copy of worker 0, which begins after worker 1's is over."""
+
+        def copy_(self, theta: torch.Tensor) -> None:
+            store.target = target
+            push(store, 1, 1, frames=1)
+            seen.append(store.target_copy())
+            target.copy_(theta)
+
+    store.target = Late()  # type: ignore[assignment]
+    push(store, 0, 1, frames=100)
+    seen.append(store.target_copy())
+    assert len(set(seen)) == 3
+    push(store, 0, 1, frames=1)
+    assert store.target_copy() == seen[-1]
+
+
 def test_a3c_has_no_target() -> None:
     store = make_store(CONSTANT_RATE)
     push(store, 0, 1, frames=10**6)

@@ -194,6 +194,24 @@ def test_a_learner_has_a_target_of_its_own_for_the_q_methods_only(open_learner: 
     assert not any((p == 0.5).all() for p in learner.network.parameters())
 
 
+def test_two_learners_with_one_network_follow_every_copy_to_the_target(open_learner: Open) -> None:
+    config = dataclasses.replace(CARTPOLE, workers=2, algo="n-step-q", envs_per_worker=1, t_max=5, target_frames=17)
+    one = open_learner(config)
+    other = Learner(config, 1, shared=one)
+    try:
+        store, copies = make_store(config, one), [one.snapshot.clone()]
+        for turn in range(24):
+            learner = (one, other)[turn // 3 % 2]  # neither pulls at each crossing
+            pulled = learner.pull(store)
+            assert torch.equal(learner.target_snapshot, store.target)
+            store.apply(learner.worker, compute_update(learner), pulled)
+            if not torch.equal(store.target, copies[-1]):
+                copies.append(store.target.clone())
+        assert len(copies) > 4
+    finally:
+        other.close()
+
+
 def test_epsilons_follow_the_global_frames_to_each_environments_final(open_learner: Open) -> None:
     config = dataclasses.replace(CARTPOLE, algo="n-step-q", epsilon_frames=1000, envs_per_worker=8)
     learner = open_learner(config)

@@ -154,7 +154,11 @@ class ParameterStore:
     def resume_counters(self, base: np.ndarray) -> None:
         """Go on from the totals [Counter] of a run before this one, and from its last copy to the target."""
         self.counters[-1, : len(base)] = base
-        self._flags[1] = self._target_epoch()
+        self._flags[1] = self._epoch()
+
+    def target_copy(self) -> int:
+        """Return a number that is another after each copy to the target parameters."""
+        return int(self._flags[2])
 
     def beat(self, worker: int, grace: float = 0.0) -> None:
         """Record that `worker` is alive, and will be in `grace` seconds."""
@@ -197,7 +201,7 @@ class ParameterStore:
                 row[Counter.STALENESS] += staleness
                 row[Counter.UPDATES] += 1
             if self.spec.has_target:
-                self._copy_target_at_crossing()
+                self._copy_target_at_crossing(worker)
         return staleness if in_time else None
 
     def _step(self, worker: int, gradient: Tensor) -> None:
@@ -233,15 +237,16 @@ class ParameterStore:
                     library=self._library,
                 )
 
-    def _copy_target_at_crossing(self) -> None:
+    def _copy_target_at_crossing(self, worker: int) -> None:
         # Paper: `T mod I_target == 0` can be stepped over, as T grows by whole rollouts of all workers: test for a
-        # crossing. Two workers may both see it; the second copy does no harm.
-        epoch = self._target_epoch()
+        # crossing. Two workers may both see it; the second copy does no harm, as it has a number of its own.
+        epoch = self._epoch()
         if epoch > self._flags[1]:
             self.target.copy_(self.theta)
             self._flags[1] = epoch  # afterwards: who is killed before has not copied
+            self._flags[2] = epoch * self.spec.num_workers + worker
 
-    def _target_epoch(self) -> int:
+    def _epoch(self) -> int:
         return self.total(Counter.FRAMES) // self.config.target_interval_frames
 
 

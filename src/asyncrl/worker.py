@@ -120,6 +120,7 @@ class Learner:
         config, worker = self.config, self.worker
         self.measures = config.standardize_inputs and not is_image(envs.observation_space)
         self.target: Network | None = None
+        self.target_copy = -1  # which one is in the target's snapshot; -1 for none yet
         if shared is not None:
             self.network, self.snapshot, self.tapes = shared.network, shared.snapshot, shared.tapes
             self.passes = shared.passes
@@ -171,7 +172,9 @@ class Learner:
                     if network is not None:
                         set_input_statistics_(network, statistics)
             if self.target is not None:
-                self.target_snapshot.copy_(store.target)
+                if (copy := store.target_copy()) != self.target_copy:  # once in thousands of frames
+                    self.target_snapshot.copy_(store.target)
+                    self.target_copy = copy
                 epsilons = annealed_epsilons(self.final_epsilons, frames, self.config.epsilon_end_frames)
                 self.epsilons = torch.from_numpy(epsilons).float()
             return store.pull(self.snapshot)
