@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from outcome import HOST
+from outcome import HOST, is_like
 from report import SCHEMA, Spread
 
 BASELINE = Path(__file__).parent / "baseline.json"
@@ -49,7 +49,7 @@ def read_baseline(machine: dict[str, Any], settings: dict[str, Any], path: Path 
         raise ValueError(f"{path.name} is of another version: {again}")
     for part, now, names in (("machine", machine, HOST), ("settings", settings, SHAPE)):
         for name in names:
-            if kept[part][name] != now[name]:
+            if not is_like(kept[part], now, name):
                 raise ValueError(f"{path.name} is of {name} {kept[part][name]}, not {now[name]}: {again}")
     return kept
 

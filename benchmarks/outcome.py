@@ -18,7 +18,15 @@ from rounds import HERE, Rounds
 from asyncrl.machine import available_cores
 from asyncrl.run import git_revision
 
-HOST = ("processor", "capability", "cores")  # of a machine: what must be the same for figures to be compared
+# Of a machine: what must be the same for figures to be compared. Clouds give processors of several generations one
+# name, hence family and model.
+HOST = ("processor", "family", "model", "capability", "cores")
+NEWER = {"family", "model"}  # what older figures do not name, which is then not compared
+
+
+def is_like(kept: dict[str, Any], machine: dict[str, Any], name: str) -> bool:
+    """Return whether `name` of HOST is the same of both machines, as far as is known."""
+    return (name in NEWER and name not in kept) or kept[name] == machine[name]
 
 
 def prepare(name: str) -> None:
@@ -54,9 +62,12 @@ def save(result: Any, suffix: str = "") -> Path:
 
 def describe_machine() -> dict[str, str | int]:
     """Return what decides speed besides the code."""
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    told = {name.strip(): value.strip() for name, _, value in reversed(lines)}  # by the first of the processors
     return {
-        "processor": models[0].partition(":")[2].strip() if models else platform.machine(),
+        "processor": told.get("model name", platform.machine()),
+        "family": told.get("cpu family", "unknown"),
+        "model": told.get("model", "unknown"),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": available_cores(),
         "system": platform.platform(),

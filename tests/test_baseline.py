@@ -2,7 +2,7 @@
 
 import pytest
 
-MACHINE = {"processor": "a", "capability": "AVX2", "cores": 2}
+MACHINE = {"processor": "a", "family": "25", "model": "1", "capability": "AVX2", "cores": 2}
 SETTINGS = {"env": "ALE/Pong-v5", "workers": 2, "envs_per_worker": 8, "rounds": 5}
 
 
@@ -76,6 +76,7 @@ def test_what_was_not_measured_is_not_kept(baseline, tmp_path):
     ("machine", "settings", "told"),
     [
         ({"capability": "AVX512"}, {}, "is of capability AVX2, not AVX512: make one on"),
+        ({"model": "17"}, {}, "is of model 1, not 17: make one on"),
         ({}, {"env": "ALE/Breakout-v5"}, "is of env ALE/Pong-v5, not ALE/Breakout-v5: make one on"),
         ({}, {"envs_per_worker": 16}, "is of envs_per_worker 8, not 16: make one on"),
     ],
@@ -90,6 +91,15 @@ def test_only_what_is_alike_is_compared(baseline, tmp_path, machine, settings, t
     baseline.keep_baseline(result(GOOD), path)
     with pytest.raises(ValueError, match=told):
         baseline.read_baseline(MACHINE | machine, SETTINGS | settings, path)
+
+
+def test_an_older_baseline_serves_every_model(baseline, tmp_path):
+    path, older = (
+        tmp_path / "baseline.json",
+        {name: MACHINE[name] for name in MACHINE if name not in ("family", "model")},
+    )
+    baseline.keep_baseline(result(GOOD, machine=older), path)
+    assert baseline.read_baseline(MACHINE, SETTINGS, path)["machine"] == older
 
 
 def test_a_spread_has_the_quartiles_of_its_rounds(from_benchmarks):

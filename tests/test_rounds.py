@@ -52,7 +52,7 @@ def test_a_disturbed_measurement_is_repeated_and_then_dropped(from_benchmarks, t
     assert summary["steps_per_second"] == (None if steps is None else report.spread_of([float(steps)]))
 
 
-HOST = {"processor": "a", "capability": "b", "cores": 2, "git_revision": "x"}
+HOST = {"processor": "a", "family": "25", "model": "1", "capability": "b", "cores": 2, "git_revision": "x"}
 
 
 @pytest.fixture
@@ -112,6 +112,8 @@ def test_times_to_score_stand_beside_speeds(from_benchmarks, tmp_path, capsys):
         outcome("ours", 60.0, 20.0, network="conv2015"),
         outcome("ours", 60.0, 20.0, frames=4_000_000),  # another schedule than its default
         outcome("elsewhere", 60.0, 20.0, machine={**HOST, "cores": 64}),
+        outcome("of another generation", 60.0, 20.0, machine={**HOST, "model": "17"}),
+        outcome("old", 600.0, 18.0, machine={name: HOST[name] for name in ("processor", "capability", "cores")}),
         outcome("ours", 900.0, 100.0, env="ALE/Breakout-v5", score=100.0),
     ):
         kept.keep_time(row, file)
@@ -121,6 +123,7 @@ def test_times_to_score_stand_beside_speeds(from_benchmarks, tmp_path, capsys):
         "theirs": "+18: not within 45:00, best -17.6",
         "mixed": "+18: 10:00, not within 45:00, best 12.0",
         "broken": "+18: not (exit code 1), best -20.0",
+        "old": "+18: 10:00",
     }
     assert kept.times_to_score("ALE/Breakout-v5", HOST, file) == {"ours": "+100: 15:00"}
     file.write_text(file.read_text()[:-9])
