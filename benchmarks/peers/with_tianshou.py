@@ -1,6 +1,7 @@
 """Contender: PPO or A2C of Tianshou over EnvPool, which it takes by itself where it is installed.
 
-PPO has the settings of its Atari example, A2C has those where the two methods share them.
+PPO has the settings of its Atari example, A2C has those where the two methods share them. The example saves memory by
+keeping one picture of each stack and no next ones, and says that this can be left out where there is room: here it is.
 """
 
 import argparse
