@@ -243,8 +243,8 @@ class ParameterStore:
         epoch = self._epoch()
         if epoch > self._flags[1]:
             self.target.copy_(self.theta)
-            self._flags[1] = epoch  # afterwards: who is killed before has not copied
             self._flags[2] = epoch * self.spec.num_workers + worker
+            self._flags[1] = epoch  # afterwards: who is killed before has not copied
 
     def _epoch(self) -> int:
         return self.total(Counter.FRAMES) // self.config.target_interval_frames
