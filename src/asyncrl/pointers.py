@@ -93,5 +93,7 @@ def find_checkpoint(path: Path, which: str = "latest") -> Path:
     if found is None:
         config = path / "config.toml"  # of a training that was killed before it had written a checkpoint
         anew = ": if nothing trains there any more, train anew with --config " + shlex.quote(str(config))
-        raise UserError(f"{path} holds no {which} checkpoint{anew if which == 'latest' and config.exists() else ''}")
+        if which == "best":
+            raise UserError(f"{path} holds no best checkpoint: there is one after 100 training episodes")
+        raise UserError(f"{path} holds no {which} checkpoint{anew if config.exists() else ''}")
     return found
