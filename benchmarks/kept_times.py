@@ -32,7 +32,7 @@ def times_to_score(env: str, machine: dict[str, Any], path: Path = FILE) -> dict
         return {}
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        here = [row for row in rows if row["env"] == env and _is_like(row["machine"], machine)]
+        here = [row for row in rows if row["env"] == env and all(is_like(row["machine"], machine, n) for n in HOST)]
         by_learner: dict[str, list[dict[str, Any]]] = {}
         for row in here:
             if row.get("network") is None and row.get("frames") is None:
@@ -40,10 +40,6 @@ def times_to_score(env: str, machine: dict[str, Any], path: Path = FILE) -> dict
         return {learner: _told(rows) for learner, rows in by_learner.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): mend or remove it") from None
-
-
-def _is_like(kept: dict[str, Any], machine: dict[str, Any]) -> bool:
-    return all(is_like(kept, machine, name) for name in HOST)
 
 
 def _told(rows: list[dict[str, Any]]) -> str:

@@ -260,7 +260,7 @@ def test_the_command_that_is_proposed_goes_on(capsys, monkeypatch, end):
 def test_beyond_the_end_of_a_recorded_order_nothing_is_proposed(capsys):
     common = ("--envs-per-worker", "1", "--workers", "1", "--frames", "200")
     assert main(("train", "CartPole-v1", *common, "--record-order", "--run-dir", "first")) == 0
-    assert "asyncrl resume first --frames 4" in capsys.readouterr().out.replace("script", "asyncrl")
+    assert "resume first --frames 4" in capsys.readouterr().out
     again = ("--schedule", "simulated", "--replay", "first", "--frames", "1M", "--run-dir", "again")
     assert main(("train", "CartPole-v1", *common[:4], *again)) == 0
     said = capsys.readouterr().out

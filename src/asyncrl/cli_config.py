@@ -8,7 +8,7 @@ from typing import get_args
 
 from asyncrl.arguments import peek, split_positional
 from asyncrl.config import Algo, Config
-from asyncrl.config_file import is_record, read_config
+from asyncrl.config_file import read_config
 from asyncrl.errors import UserError
 from asyncrl.presets import PRESETS, preset_for
 from asyncrl.trust import require_repeated
@@ -65,8 +65,7 @@ def _from_file(file: Path, named: str | None, options: str | None, workers: int 
         preset = preset_for(config.preset, named or config.env, chosen, config.env_options, config.workers)
         return dataclasses.replace(preset, algo=config.algo)
 
-    config = in_its_world(read_config(file, workers, preset_there))
-    return dataclasses.replace(config, run_dir=None) if is_record(file) else config
+    return in_its_world(read_config(file, workers, preset_there))
 
 
 def _number_of_workers(text: str | None) -> int | None:

@@ -50,7 +50,8 @@ def read_config(path: Path, workers: int | None = None, start: Callable[[Config]
         path: of the file.
         workers: instead of those that the file names: a preset depends on them.
         start: returns the preset as it is in the world of the configuration read so far, for the fields left out.
-            Without it no environment is built, and they are those of the preset by its very name.
+            Without it no environment is built, and they are those of the preset by its very name. With it another run
+            shall begin, so that the folder of the one that wrote the file is left out.
 
     Raises:
         UserError: if the file is unreadable, names an unknown field or holds a wrong value.
@@ -61,7 +62,8 @@ def read_config(path: Path, workers: int | None = None, start: Callable[[Config]
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # of its parser: also for 5,000 digits, and 5,000 brackets
         raise UserError(f"{path} is not valid TOML: {error}") from None
-    values.pop("provenance", None)
+    if values.pop("provenance", None) is not None and start is not None and "run_dir" in values:
+        values["run_dir"] = "none"
     values = {RENAMED.get(name, name): value for name, value in values.items()}
     if workers is not None:
         values["workers"] = workers
@@ -79,11 +81,6 @@ def read_config(path: Path, workers: int | None = None, start: Callable[[Config]
         return config
     here = start(config)
     return dataclasses.replace(here, **{**values, "preset": here.preset})
-
-
-def is_record(path: Path) -> bool:
-    """Return whether a run wrote the configuration at `path`, which can be read: then its folder is that run's."""
-    return "provenance" in tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def _plain(value: Any) -> Any:

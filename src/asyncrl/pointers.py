@@ -10,6 +10,7 @@ from pathlib import Path
 from asyncrl.errors import UserError
 from asyncrl.machine import sync
 
+REPLACED = ".replaced-"  # before the name of what a newer one is taking the place of
 KEPT = 3  # newest checkpoints that stay, beside the best
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -19,7 +20,7 @@ def point_to(folder: Path, name: str, target: Path) -> None:
 
     Where the file system has no links (exFAT, some network drives), it is a file with the checkpoint's name.
     """
-    link, aside, copied = folder / name, folder / f".{name}-{os.getpid()}", folder / f".replaced-{name}"
+    link, aside, copied = folder / name, folder / f".{name}-{os.getpid()}", folder / f"{REPLACED}{name}"
     aside.unlink(missing_ok=True)
     try:
         try:
@@ -56,7 +57,7 @@ def pointed_to(folder: Path, name: str) -> Path | None:
 
 def set_aside(checkpoint: Path) -> Path:
     """Return where a checkpoint is while a newer one of the same frame count takes its place."""
-    return checkpoint.with_name(f".replaced-{checkpoint.name}")
+    return checkpoint.with_name(f"{REPLACED}{checkpoint.name}")
 
 
 def prune(folder: Path, written: Sequence[Path] = ()) -> None:
@@ -71,7 +72,7 @@ def prune(folder: Path, written: Sequence[Path] = ()) -> None:
     for path in sorted(numbered, key=lambda path: (path in written, int(path.name)))[:-KEPT]:
         if path.resolve() not in kept:
             shutil.rmtree(path)
-    for pattern in (".writing-*", ".replaced-*"):
+    for pattern in (".writing-*", f"{REPLACED}*"):
         for path in folder.glob(pattern):
             if path.resolve() not in kept:
                 shutil.rmtree(path, ignore_errors=True)

@@ -9,7 +9,7 @@ from typing import Any
 from asyncrl.checkpoint import save_checkpoint
 from asyncrl.errors import UserError
 from asyncrl.networks import Network
-from asyncrl.pointers import point_to, pointed_to, prune
+from asyncrl.pointers import REPLACED, point_to, pointed_to, prune
 from asyncrl.store import ParameterStore
 
 MAX_FAILURES = 3  # in a row; then as much work may be lost as a user would forgive
@@ -75,7 +75,7 @@ class Saving:
         latest = pointed_to(self.folder, "latest")
         kept = "nothing is saved yet" if self.folder.is_dir() else "the run was moved or deleted"
         if latest is not None:
-            frames = latest.name.removeprefix(".replaced-")
+            frames = latest.name.removeprefix(REPLACED)
             copied = not frames.isdecimal()
             kept = f"{'those of the run as it was copied' if copied else f'{int(frames):,} frames'} are safe"
         if is_last or self._failures >= MAX_FAILURES:
