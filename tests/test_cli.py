@@ -138,6 +138,8 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("resume", "RUN", "--t-max", "3"), "--t-max"),
         (("eval", "nowhere"), "there is no run or checkpoint at nowhere"),
         (("eval", "there"), "there holds no latest checkpoint"),
+        (("eval", "runs"), "runs holds no latest checkpoint: it is no run, but runs/old/1 in it is one"),
+        (("eval", "runs/old"), "runs/old holds no latest checkpoint: it is no run, but runs/old/1 in it is one"),
         (("eval", "RUN", "--checkpoint", "worst"), "--checkpoint"),
         (("eval", "RUN", "--episodes", "0"), "--episodes is 0: it must be at least 1"),
         (("eval", "RUN", "--episodes", "-3"), "--episodes is -3"),
@@ -160,6 +162,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
 )
 def test_a_mistake_is_told_in_one_line_and_changes_nothing(request, capsys, args, complaint):
     Path("there").mkdir()
+    Path("runs/old/1/checkpoints").mkdir(parents=True)
     Path("file").touch()
     Path("latin1.toml").write_bytes('env = "Pöng"'.encode("latin-1"))
     Path("unknown.toml").write_text("frams = 3")

@@ -154,7 +154,7 @@ def test_older_names_of_settings_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("frams = 3", "there is no setting 'frams'"),
+        ("frams = 3", "there is no setting 'frams': did you mean frames?"),
         ('frames = "10m"', "--frames is '10m': it must be a whole number"),
         ("frames = 2.5", "it must be a whole number"),
         ("frames = nan", "it must be a whole number"),

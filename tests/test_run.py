@@ -99,8 +99,9 @@ def test_a_script_is_told_how_it_goes(capsys, monkeypatch):
 
 def test_wrong_settings_write_nothing():
     for settings, complaint in (
-        ({"frams": 3}, "there is no setting frams"),
-        ({"momentum": 3}, "there is no setting momentum: it is adam_beta1 now"),
+        ({"frams": 3}, "there is no setting 'frams': did you mean frames?"),
+        ({"colour": 3}, "there is no setting 'colour': asyncrl.Config lists them all"),
+        ({"momentum": 3}, "there is no setting 'momentum': it is adam_beta1 now"),
         ({"frames": "10m"}, "--frames is '10m': it must be a whole number"),
         ({"env": lambda: None}, "python-lambda made a NoneType"),
         ({"run_dir": "."}, ". exists: choose another --run-dir"),

@@ -197,7 +197,18 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]
 
 
 def test_tune_tries_workers_too_when_batches_take_their_half_of_the_time(tried):
-    assert tried(CART, 2) == [(2, 8), (2, 4), (2, 16), (1, 4), (3, 4), (4, 4)]
+    assert tried(CART, 2) == [(2, 8), (2, 4), (2, 16), (1, 4), (2, 8), (1, 4)]
+
+
+@pytest.mark.parametrize(("again", "proposed"), [((100, 103), (2, 8)), ((100, 106), (3, 8)), ((100,), (3, 8))])
+def test_tune_believes_what_it_measured_again(again, proposed):
+    first = [Trial(2, 8, 100, 0, 0, 1), Trial(2, 4, 80, 0, 0, 1), Trial(3, 8, 130, 0, 0, 1)]
+    assert choose(first) is first[-1]
+    repeated = [Trial(w, 8, rate, 0, 0, 1, again=True) for w, rate in zip((2, 3), again, strict=False)]
+    best = choose([*first, *repeated])
+    assert (best.workers, best.envs_per_worker) == proposed and best.again == (len(repeated) == 2)
+    table = as_text(best, [*first, *repeated], "", CART)
+    assert table.count("again") == len(repeated) and table.count("proposed") == 1
 
 
 def test_a_trial_that_fails_does_not_cost_the_others(tried, monkeypatch):
@@ -218,10 +229,10 @@ def test_a_trial_that_fails_does_not_cost_the_others(tried, monkeypatch):
 
 def test_tune_gives_many_workers_no_more_environments_than_their_preset(tried):
     sixteen = make_preset("fast", workers=16)
-    assert tried(sixteen, 16) == [(16, 2), (16, 1), (8, 1), (17, 1), (32, 1)]
-    assert tried(make_preset("fast", workers=2), 16) == [(16, 2), (16, 1), (8, 1), (17, 1), (32, 1)]
+    assert tried(sixteen, 16) == [(16, 2), (16, 1), (8, 1), (17, 1), (16, 2), (8, 1)]
+    assert tried(make_preset("fast", workers=2), 16) == [(16, 2), (16, 1), (8, 1), (17, 1), (16, 2), (8, 1)]
     four = dataclasses.replace(sixteen, envs_per_worker=4)  # as somebody wants it
-    assert tried(four, 16) == [(16, 4), (16, 2), (16, 1), (8, 1), (17, 1), (32, 1)]
+    assert tried(four, 16) == [(16, 4), (16, 2), (16, 1), (8, 1), (16, 4), (8, 1)]
     for algo in ("a2c", "n-step-q"):  # of which the preset does not say so
         assert tried(make_preset("fast", algo, 16), 16)[0] == (16, 8)
 
@@ -238,8 +249,8 @@ def test_tune_tries_threads_where_one_process_has_all(tried, monkeypatch):
     monkeypatch.setattr("asyncrl.worker.available_cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     a2c = make_preset("fast", "a2c", 8)
-    assert [batch for _, batch in tried(a2c, 8)] == [8, 4, 16, 4, 4]
-    assert threads == [None, None, None, 1, 4]  # the rule's are 8
+    assert [batch for _, batch in tried(a2c, 8)] == [8, 4, 16, 4, 8, 4]
+    assert threads == [None, None, None, 1, None, 1]  # the rule's are 8
     threads.clear()
     tried(dataclasses.replace(a2c, device="cuda"), 8)
     assert set(threads) == {None}
@@ -256,7 +267,7 @@ def test_tune_proposes_the_fewest_threads_near_the_fastest():
 
 
 def test_tune_leaves_the_paper_its_one_environment(tried):
-    assert tried(make_preset("paper"), 2) == [(2, 1), (1, 1), (3, 1), (4, 1)]
+    assert tried(make_preset("paper"), 2) == [(2, 1), (1, 1), (3, 1), (4, 1), (2, 1), (1, 1)]
     assert tried(dataclasses.replace(make_preset("paper"), envs_per_worker=5), 2)[0] == (2, 5)  # as somebody wants it
 
 

@@ -4,10 +4,11 @@ The comment above each field is its help text on the command line. `_frames` are
 other counts agent decisions (steps); times are in seconds. `Paper:` marks what the paper leaves open.
 """
 
+import difflib
 import functools
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,16 @@ RENAMED = {
     "epsilon": "optimizer_epsilon",
     "momentum": "adam_beta1",
 }
+
+
+def require_settings(names: Iterable[str]) -> None:
+    """Complain of the first name that is no field of `Config`, with the one that may be meant."""
+    known = Config.__dataclass_fields__
+    for unknown in sorted(set(names) - set(known)):
+        near = difflib.get_close_matches(unknown, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else "asyncrl.Config lists them all"
+        now = f"it is {RENAMED[unknown]} now" if unknown in RENAMED else hint
+        raise UserError(f"there is no setting {shortened(unknown)}: {now}")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import tomli_w
 
-from asyncrl.config import RENAMED, Config
-from asyncrl.errors import UserError, shortened
+from asyncrl.config import RENAMED, Config, require_settings
+from asyncrl.errors import UserError
 from asyncrl.machine import sync
 from asyncrl.presets import PRESETS, make_preset
 
@@ -67,13 +67,11 @@ def read_config(path: Path, workers: int | None = None, start: Callable[[Config]
     values = {RENAMED.get(name, name): value for name, value in values.items()}
     if workers is not None:
         values["workers"] = workers
-    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(Config)})
-    if unknown:
-        raise UserError(f"{path}: there is no setting {shortened(unknown[0])}")
     preset = values.get("preset", "fast")
     if preset not in list(PRESETS):
         raise UserError(f"{path}: there is no preset {preset!r}: {', '.join(PRESETS)} are all")
     try:
+        require_settings(values)
         config = dataclasses.replace(make_preset(preset, values.get("algo", "a3c"), values.get("workers")), **values)
     except (UserError, ValueError, OverflowError) as error:  # the latter two for numbers beyond all measure
         raise UserError(f"{path}: {error}") from None

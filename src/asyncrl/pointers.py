@@ -96,5 +96,7 @@ def find_checkpoint(path: Path, which: str = "latest") -> Path:
         anew = ": if nothing trains there any more, train anew with --config " + shlex.quote(str(config))
         if which == "best":
             raise UserError(f"{path} holds no best checkpoint: there is one after 100 training episodes")
-        raise UserError(f"{path} holds no {which} checkpoint{anew if config.exists() else ''}")
+        inside = max([*path.glob("*/checkpoints"), *path.glob("*/*/checkpoints")], key=os.path.getmtime, default=None)
+        within = "" if inside is None else f": it is no run, but {inside.parent} in it is one"
+        raise UserError(f"{path} holds no {which} checkpoint{anew if config.exists() else within}")
     return found

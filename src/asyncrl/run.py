@@ -13,7 +13,7 @@ from typing import Any
 
 from asyncrl.agent import Agent, load
 from asyncrl.checkpoint import Checkpoint, load_checkpoint, versions
-from asyncrl.config import RENAMED, Config, PresetName
+from asyncrl.config import Config, PresetName, require_settings
 from asyncrl.config_file import read_run_config, write_config
 from asyncrl.display import PlainDisplay, make_display, say
 from asyncrl.errors import UserError
@@ -85,10 +85,7 @@ def train(
     """
     if config is not None and not isinstance(config, Config):
         raise UserError(f"config is a {type(config).__name__}: it must be an asyncrl.Config")
-    unknown = sorted(set(settings) - {field.name for field in dataclasses.fields(Config)})
-    if unknown:
-        now = f"it is {RENAMED[unknown[0]]} now" if unknown[0] in RENAMED else "asyncrl.Config lists them all"
-        raise UserError(f"there is no setting {unknown[0]}: {now}")
+    require_settings(settings)
     named: Any = hand_over(env)
     if named is not None:
         settings["env"] = named

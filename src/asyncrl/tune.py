@@ -44,6 +44,7 @@ class Trial:
     frames_per_second: float
     memory_megabytes: float  # of the largest worker, shared pages included
     threads: int  # of each process that trains
+    again: bool = False  # the last word between the first combination and the one that seemed best
 
     @property
     def environments(self) -> int:
@@ -86,12 +87,7 @@ def tune_verb(args: Sequence[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # what environments print must not come between lines of JSON
         trials = list(try_out(settings, given.budget, say))
     best = choose(trials)
-    proposal = dataclasses.replace(
-        settings,
-        workers=best.workers,
-        envs_per_worker=best.envs_per_worker,
-        threads=settings.threads if best.threads == trials[0].threads else best.threads,
-    )
+    proposal = _repeated(settings, best, trials)
     if given.out is not None:
         write(given.out, proposal)
     command = command_of(proposal, given.out, args, settings)
@@ -104,7 +100,8 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
     """Measure combinations until `budget` seconds are over; the first one always.
 
     First the batch with one worker per core, in half of the time; then, with the best batch, workers, or threads where
-    one process has all. What cannot be measured is told and left out.
+    one process has all; last, if they differ, the first combination and the best so far again: of many, one may have
+    been the fastest by luck. What cannot be measured is told and left out.
 
     Raises:
         UserError: if nothing could be measured.
@@ -113,7 +110,7 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
     start = fresh_start(trainable(config))
     cores, trials, longest, failure = available_cores(), [], 0.0, None
     seconds = max(SECONDS, budget / 20)  # updates of slow worlds may take longer
-    for stage, share in ((_batches, 0.5), (_worker_counts, 1.0), (_thread_counts, 1.0)):
+    for stage, share in ((_batches, 0.5), (_worker_counts, 0.8), (_thread_counts, 0.8), (_finalists, 1.0)):
         for tried in stage(config, cores, trials):
             trial_began = time.monotonic()
             if longest and trial_began + longest > began + share * budget:
@@ -130,7 +127,7 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
             finally:
                 longest = max(longest, time.monotonic() - trial_began)
             say(f"{named}: {speed.steps_per_second:,.0f} steps/s")
-            trials.append(_trial(tried, speed, threads))
+            trials.append(_trial(tried, speed, threads, again=stage is _finalists))
             yield trials[-1]
     if failure is not None and not trials:
         raise failure
@@ -173,12 +170,27 @@ def _thread_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[
             yield dataclasses.replace(config, **sizes, threads=threads)
 
 
+def _finalists(config: Config, cores: int, trials: list[Trial]) -> Iterator[Config]:
+    if trials and (best := choose(trials)) != (first := trials[0]):
+        yield from (_repeated(config, trial, trials) for trial in (first, best))
+
+
+def _repeated(config: Config, trial: Trial, trials: Sequence[Trial]) -> Config:
+    """Return the configuration that `trial` measured; the rule for threads stays where it was not the threads' turn."""
+    return dataclasses.replace(
+        config,
+        workers=trial.workers,
+        envs_per_worker=trial.envs_per_worker,
+        threads=config.threads if trial.threads == trials[0].threads else trial.threads,
+    )
+
+
 def _has_threads(config: Config) -> bool:
     """Return whether one process has several cores for its arithmetic."""
     return config.algo == "a2c" and config.device == "cpu" and available_cores() > 1
 
 
-def _trial(config: Config, speed: Speed, threads: int) -> Trial:
+def _trial(config: Config, speed: Speed, threads: int, *, again: bool) -> Trial:
     return Trial(
         config.workers,
         config.envs_per_worker,
@@ -186,11 +198,17 @@ def _trial(config: Config, speed: Speed, threads: int) -> Trial:
         speed.frames_per_second,
         speed.memory_megabytes,
         threads,
+        again,
     )
 
 
 def choose(trials: Sequence[Trial]) -> Trial:
-    """Return the trial with the fewest environments, then workers, then threads, among those close to the fastest."""
+    """Return the trial with the fewest environments, then workers, then threads, among those close to the fastest.
+
+    Where two have been measured again, they are meant alone, and as they were then.
+    """
+    finalists = [trial for trial in trials if trial.again]
+    trials = finalists if len(finalists) > 1 else trials
     fastest = max(trial.steps_per_second for trial in trials)
     near = [trial for trial in trials if trial.steps_per_second >= NEAR_BEST * fastest]
     return min(near, key=lambda trial: (trial.environments, trial.workers, trial.threads))
@@ -248,7 +266,7 @@ def as_text(best: Trial, trials: Sequence[Trial], command: str, settings: Config
     """Return the table and the proposal."""
     lines = ["workers  environments each  threads each   steps/s  frames/s  MB a process"]
     for trial in sorted(trials, key=lambda t: -t.steps_per_second):
-        mark = "  <- proposed" if trial is best else ""
+        mark = ("  again" if trial.again else "") + ("  <- proposed" if trial is best else "")
         lines.append(
             f"{trial.workers:7}  {trial.envs_per_worker:17}  {trial.threads:12}  {trial.steps_per_second:8,.0f}  "
             f"{trial.frames_per_second:8,.0f}  {trial.memory_megabytes:12,.0f}{mark}"

@@ -81,7 +81,7 @@ def _atari() -> World:
     import ale_py  # noqa: F401  (registers its ids)
     import gymnasium
 
-    games = [name for name in gymnasium.registry if name.startswith("ALE/") and "-ram-" not in name]
+    games = [name for name in gymnasium.registry if name.startswith("ALE/")]
     return dataclasses.replace(world, ids=_led_by("ALE/Pong-v5", games))
 
 
