@@ -359,7 +359,7 @@ def test_what_is_not_there(run, tmp_path):
     )
     assert_refused(tmp_path / "nowhere", "there is no run or checkpoint at")
     run.save(1_000)
-    with pytest.raises(UserError, match="holds no best checkpoint"):
+    with pytest.raises(UserError, match="holds no best checkpoint: there is one after 100 training episodes"):
         find_checkpoint(run.path, "best")
     (run.path / "config.toml").unlink()
     assert_refused(run.path, "cannot read .*config.toml: No such file")

@@ -140,6 +140,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("eval", "there"), "there holds no latest checkpoint"),
         (("eval", "runs"), "runs holds no latest checkpoint: it is no run, but runs/old/1 in it is one"),
         (("eval", "runs/old"), "runs/old holds no latest checkpoint: it is no run, but runs/old/1 in it is one"),
+        (("eval", "runs", "--checkpoint", "best"), "runs holds no best checkpoint: it is no run, but runs/old/1 in it"),
         (("eval", "RUN", "--checkpoint", "worst"), "--checkpoint"),
         (("eval", "RUN", "--episodes", "0"), "--episodes is 0: it must be at least 1"),
         (("eval", "RUN", "--episodes", "-3"), "--episodes is -3"),

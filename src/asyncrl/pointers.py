@@ -92,11 +92,17 @@ def find_checkpoint(path: Path, which: str = "latest") -> Path:
         raise UserError(f"there is no run or checkpoint at {path}")
     found = pointed_to(path / "checkpoints", which)
     if found is None:
-        config = path / "config.toml"  # of a training that was killed before it had written a checkpoint
-        anew = ": if nothing trains there any more, train anew with --config " + shlex.quote(str(config))
-        if which == "best":
-            raise UserError(f"{path} holds no best checkpoint: there is one after 100 training episodes")
-        inside = max([*path.glob("*/checkpoints"), *path.glob("*/*/checkpoints")], key=os.path.getmtime, default=None)
-        within = "" if inside is None else f": it is no run, but {inside.parent} in it is one"
-        raise UserError(f"{path} holds no {which} checkpoint{anew if config.exists() else within}")
+        raise UserError(f"{path} holds no {which} checkpoint{_what_to_do(path, which)}")
     return found
+
+
+def _what_to_do(path: Path, which: str) -> str:
+    """Return what to do where the folder `path` holds no such checkpoint, with the colon before it, or nothing."""
+    config = path / "config.toml"
+    if not config.exists():
+        inside = max([*path.glob("*/checkpoints"), *path.glob("*/*/checkpoints")], key=os.path.getmtime, default=None)
+        return "" if inside is None else f": it is no run, but {inside.parent} in it is one"
+    if which == "best":
+        return ": there is one after 100 training episodes"
+    # A training was killed before it had written one.
+    return ": if nothing trains there any more, train anew with --config " + shlex.quote(str(config))

@@ -110,10 +110,12 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
     start = fresh_start(trainable(config))
     cores, trials, longest, failure = available_cores(), [], 0.0, None
     seconds = max(SECONDS, budget / 20)  # updates of slow worlds may take longer
-    for stage, share in ((_batches, 0.5), (_worker_counts, 0.8), (_thread_counts, 0.8), (_finalists, 1.0)):
-        for tried in stage(config, cores, trials):
+    # Of each stage: its end as a share of the budget, and the trials that must still fit before one is begun.
+    for stage, share, room in ((_batches, 0.5, 1), (_worker_counts, 1, 3), (_thread_counts, 1, 3), (_finalists, 1, 2)):
+        for number, tried in enumerate(stage(config, cores, trials)):
             trial_began = time.monotonic()
-            if longest and trial_began + longest > began + share * budget:
+            is_second = stage is _finalists and number == 1  # without which the first would have been in vain
+            if longest and not is_second and trial_began + room * longest > began + share * budget:
                 break
             threads = threads_of(tried, start.network, start.spaces[0])
             named = f"{counted(tried.workers, 'worker')} x {counted(tried.envs_per_worker, 'environment')}"
@@ -186,7 +188,7 @@ def _repeated(config: Config, trial: Trial, trials: Sequence[Trial]) -> Config:
 
 
 def _has_threads(config: Config) -> bool:
-    """Return whether one process has several cores for its arithmetic."""
+    """Return whether one process has several cores for its arithmetic; workers with a core each would only fight."""
     return config.algo == "a2c" and config.device == "cpu" and available_cores() > 1
 
 
@@ -208,7 +210,7 @@ def choose(trials: Sequence[Trial]) -> Trial:
     Where two have been measured again, they are meant alone, and as they were then.
     """
     finalists = [trial for trial in trials if trial.again]
-    trials = finalists if len(finalists) > 1 else trials
+    trials = finalists if len(finalists) > 1 else [trial for trial in trials if not trial.again]
     fastest = max(trial.steps_per_second for trial in trials)
     near = [trial for trial in trials if trial.steps_per_second >= NEAR_BEST * fastest]
     return min(near, key=lambda trial: (trial.environments, trial.workers, trial.threads))
