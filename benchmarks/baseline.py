@@ -1,6 +1,6 @@
 """The stored ratios, and whether today's are worse.
 
-Ratios only: speeds change with a host's other tenants, ratios less so. Between kinds of processors both do (3.3 to 4.6
+Ratios only: speeds change with a host's other tenants, ratios less so. Between kinds of processors both do (3.3 to 4.9
 times Stable-Baselines3's A2C, without AVX-512 and with it), so that those of another kind are not compared.
 """
 
