@@ -54,7 +54,7 @@ def require_settings(names: Iterable[str]) -> None:
     """Complain of the first name that is no field of `Config`, with the one that may be meant."""
     known = Config.__dataclass_fields__
     for unknown in sorted(set(names) - set(known)):
-        near = difflib.get_close_matches(unknown, known, n=1)
+        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.7)
         hint = f"did you mean {near[0]}?" if near else "asyncrl.Config lists them all"
         now = f"it is {RENAMED[unknown]} now" if unknown in RENAMED else hint
         raise UserError(f"there is no setting {shortened(unknown)}: {now}")
