@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -186,9 +186,9 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]
         now[0] += 10.0
         return Speed(config, 1.0, 1.0, 1.0, 1.0, 1.0, [])
 
-    def tried(config: Config, cores: int) -> list[tuple[int, int]]:
+    def tried(config: Config, cores: int, fixed: Collection[str] = ()) -> list[tuple[int, int]]:
         monkeypatch.setattr("asyncrl.tune.available_cores", lambda: cores)
-        return [(t.workers, t.envs_per_worker) for t in try_out(config, 60.0, str)]
+        return [(t.workers, t.envs_per_worker) for t in try_out(config, 60.0, str, fixed)]
 
     now = [0.0]
     monkeypatch.setattr("asyncrl.tune.time.monotonic", lambda: now[0])
@@ -197,7 +197,16 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, int]
 
 
 def test_tune_tries_workers_too_when_batches_take_their_half_of_the_time(tried):
-    assert tried(CART, 2) == [(2, 8), (2, 4), (2, 16), (1, 4), (2, 8), (1, 4)]
+    eight = dataclasses.replace(CART, envs_per_worker=8)
+    assert tried(eight, 2) == [(2, 8), (2, 4), (2, 16), (1, 4), (2, 8), (1, 4)]
+
+
+def test_tune_begins_with_the_preset_and_leaves_alone_what_was_given(tried):
+    two = dataclasses.replace(CART, workers=2, envs_per_worker=2)
+    assert tried(two, 4)[:2] == [(4, 2), (4, 8)]
+    assert {workers for workers, _ in tried(two, 4, {"workers"})} == {2}
+    assert tried(two, 4, {"envs_per_worker"}) == [(4, 2), (2, 2), (5, 2), (8, 2), (4, 2), (2, 2)]
+    assert tried(make_preset("fast", "a2c", 8), 8, {"threads", "envs_per_worker"}) == [(8, 8)]
 
 
 @pytest.mark.parametrize(("again", "proposed"), [((100, 103), (2, 8)), ((100, 106), (3, 8)), ((100,), (3, 8))])
@@ -208,7 +217,7 @@ def test_tune_believes_what_it_measured_again(again, proposed):
     best = choose([*first, *repeated])
     assert (best.workers, best.envs_per_worker) == proposed and best.again == (len(repeated) == 2)
     table = as_text(best, [*first, *repeated], "", CART)
-    assert table.count("again") == len(repeated) and table.count("proposed") == 1
+    assert table.count("  again") == len(repeated) and table.count("proposed") == 1
 
 
 def test_a_trial_that_fails_does_not_cost_the_others(tried, monkeypatch):

@@ -12,6 +12,7 @@ from asyncrl.config_file import read_run_config
 from asyncrl.errors import UserError, require_place
 from asyncrl.journals import read_json_lines
 from asyncrl.metrics import RECENT_EPISODES
+from asyncrl.pointers import run_instead
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito, 2008
 LABEL_LENGTH = 70  # characters; two longer ones do not stand side by side
@@ -47,6 +48,8 @@ def plot_runs(runs: list[Path], out: Path, *, by_epsilon: bool = False) -> list[
     for run in runs:
         if not run.is_dir():
             raise UserError(f"there is no run at {run}")
+        if not (run / "config.toml").exists() and (instead := run_instead(run)):
+            raise UserError(f"{run} holds no training{instead}")
     read = {run: _read(run, by_epsilon) for run in runs}
     drawn = {run: drawing for run, drawing in read.items() if drawing.curves}
     if not drawn:

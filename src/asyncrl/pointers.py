@@ -100,9 +100,16 @@ def _what_to_do(path: Path, which: str) -> str:
     """Return what to do where the folder `path` holds no such checkpoint, with the colon before it, or nothing."""
     config = path / "config.toml"
     if not config.exists():
-        inside = max([*path.glob("*/checkpoints"), *path.glob("*/*/checkpoints")], key=os.path.getmtime, default=None)
-        return "" if inside is None else f": it is no run, but {inside.parent} in it is one"
+        return run_instead(path)
     if which == "best":
         return ": there is one after 100 training episodes"
     # A training was killed before it had written one.
     return ": if nothing trains there any more, train anew with --config " + shlex.quote(str(config))
+
+
+def run_instead(path: Path) -> str:
+    """Return which run may be meant by a folder that is none, with the colon before it, or nothing."""
+    if path.name == "checkpoints" and pointed_to(path, "latest") is not None:
+        return f": name the run, {path.parent}"
+    inside = max([*path.glob("*/checkpoints"), *path.glob("*/*/checkpoints")], key=os.path.getmtime, default=None)
+    return "" if inside is None else f": it is no run, but {inside.parent} in it is one"

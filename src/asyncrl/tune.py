@@ -11,7 +11,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from asyncrl.trust import may_import
 from asyncrl.worker import threads_of
 
 NEAR_BEST = 0.95  # of the fastest: as good, if it has fewer environments
-BATCHES = (8, 4, 16, 2, 32, 1, 64)  # most promising first, should time run out
+BATCHES = (8, 4, 16, 2, 32, 1, 64)  # after the preset's own; most promising first, should time run out
 WARMUP_SECONDS = 1.0
 SECONDS = 3.0  # of one measurement, at the least
 # What the proposed command shall not repeat: options of ours, and what is proposed; with a value each but for --json.
@@ -84,8 +84,11 @@ def tune_verb(args: Sequence[str]) -> int:
         require_place(given.out)
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     settings = dataclasses.replace(given.settings, preset=start.preset)  # as it is for this world
+    fixed = {name for name in ("workers", "envs_per_worker", "threads") if peek(args, f"--{name.replace('_', '-')}")}
+    if {"workers", "envs_per_worker"} <= fixed and ("threads" in fixed or not _has_threads(settings)):
+        raise UserError("there is nothing left to try: leave out --workers or --envs-per-worker")
     with contextlib.redirect_stdout(sys.stderr):  # what environments print must not come between lines of JSON
-        trials = list(try_out(settings, given.budget, say))
+        trials = list(try_out(settings, given.budget, say, fixed))
     best = choose(trials)
     proposal = _repeated(settings, best, trials)
     if given.out is not None:
@@ -96,23 +99,25 @@ def tune_verb(args: Sequence[str]) -> int:
     return 0
 
 
-def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterator[Trial]:
-    """Measure combinations until `budget` seconds are over; the first one always.
+def try_out(config: Config, budget: float, say: Callable[[str], None], fixed: Collection[str] = ()) -> Iterator[Trial]:
+    """Measure combinations until `budget` seconds are over; the first one, the preset's own batch, always.
 
     First the batch with one worker per core, in half of the time; then, with the best batch, workers, or threads where
     one process has all; last, if they differ, the first combination and the best so far again: of many, one may have
-    been the fastest by luck. What cannot be measured is told and left out.
+    been the fastest by luck. What cannot be measured is told and left out. Of "workers", "envs_per_worker" and
+    "threads" those in `fixed` stay as `config` has them.
 
     Raises:
         UserError: if nothing could be measured.
     """
     began = time.monotonic()
     start = fresh_start(trainable(config))
-    cores, trials, longest, failure = available_cores(), [], 0.0, None
+    cores = config.workers if "workers" in fixed else available_cores()
+    trials, longest, failure = [], 0.0, None
     seconds = max(SECONDS, budget / 20)  # updates of slow worlds may take longer
     # Of each stage: its end as a share of the budget, and the trials that must still fit before one is begun.
     for stage, share, room in ((_batches, 0.5, 1), (_worker_counts, 1, 3), (_thread_counts, 1, 3), (_finalists, 1, 2)):
-        for number, tried in enumerate(stage(config, cores, trials)):
+        for number, tried in enumerate(stage(config, cores, trials, fixed)):
             trial_began = time.monotonic()
             is_second = stage is _finalists and number == 1  # without which the first would have been in vain
             if longest and not is_second and trial_began + room * longest > began + share * budget:
@@ -135,10 +140,10 @@ def try_out(config: Config, budget: float, say: Callable[[str], None]) -> Iterat
         raise failure
 
 
-def _batches(config: Config, cores: int, trials: list[Trial]) -> Iterator[Config]:
+def _batches(config: Config, cores: int, trials: list[Trial], fixed: Collection[str]) -> Iterator[Config]:
     # Whole episodes as updates want one environment a worker, and the paper's settings are for as many as they say.
-    batches = BATCHES if config.t_max is not None else (1,)
-    if config.preset.startswith("paper"):
+    batches = dict.fromkeys((config.envs_per_worker, *BATCHES)) if config.t_max is not None else (1,)
+    if config.preset.startswith("paper") or "envs_per_worker" in fixed:
         batches = (config.envs_per_worker,)
     for batch in batches:
         if _learns(config, cores, batch):
@@ -151,8 +156,8 @@ def _learns(config: Config, workers: int, batch: int) -> bool:
     return most is None or batch == 1 or workers * batch <= max(most, config.workers * config.envs_per_worker)
 
 
-def _worker_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[Config]:
-    if config.algo == "a2c" or not trials:
+def _worker_counts(config: Config, cores: int, trials: list[Trial], fixed: Collection[str]) -> Iterator[Config]:
+    if config.algo == "a2c" or not trials or "workers" in fixed:
         return  # one process has all environments: how many workers have them makes no difference
     batch = choose(trials).envs_per_worker
     # Half: siblings on one physical core may only disturb each other. More than cores: some wait while others work.
@@ -162,17 +167,17 @@ def _worker_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[
             yield dataclasses.replace(config, workers=count, envs_per_worker=batch)
 
 
-def _thread_counts(config: Config, cores: int, trials: list[Trial]) -> Iterator[Config]:
-    if not _has_threads(config) or not trials:
+def _thread_counts(config: Config, cores: int, trials: list[Trial], fixed: Collection[str]) -> Iterator[Config]:
+    if not _has_threads(config) or not trials or "threads" in fixed:
         return
-    best = choose(trials)
+    best, cores = choose(trials), available_cores()
     for threads in dict.fromkeys((1, cores // 2, cores)):
         if 1 <= threads != best.threads:
             sizes = {"workers": best.workers, "envs_per_worker": best.envs_per_worker}
             yield dataclasses.replace(config, **sizes, threads=threads)
 
 
-def _finalists(config: Config, cores: int, trials: list[Trial]) -> Iterator[Config]:
+def _finalists(config: Config, cores: int, trials: list[Trial], fixed: Collection[str]) -> Iterator[Config]:
     if trials and (best := choose(trials)) != (first := trials[0]):
         yield from (_repeated(config, trial, trials) for trial in (first, best))
 
@@ -273,6 +278,8 @@ def as_text(best: Trial, trials: Sequence[Trial], command: str, settings: Config
             f"{trial.workers:7}  {trial.envs_per_worker:17}  {trial.threads:12}  {trial.steps_per_second:8,.0f}  "
             f"{trial.frames_per_second:8,.0f}  {trial.memory_megabytes:12,.0f}{mark}"
         )
+    if any(trial.again for trial in trials):
+        lines += ["", "again: the first and the one that seemed best, measured once more; between the two that decides"]
     has_more = settings.algo != "a2c" or not settings.preset.startswith("paper") or _has_threads(settings)
     if len(trials) == 1 and has_more:
         lines += ["", "there was time for one trial only: compare more with a longer --budget"]
