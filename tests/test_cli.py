@@ -157,6 +157,7 @@ def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
         (("plot", "there"), "cannot read there/config.toml"),
         (("plot", "runs/old"), "runs/old holds no training: it is no run, but runs/old/1 in it is one"),
         (("tune", "CartPole-v1", "--workers", "1", "--envs-per-worker=2"), "there is nothing left to try: leave out"),
+        (("tune", "CartPole-v1", "--preset", "paper", "--workers", "2"), "nothing left to try: leave out --workers"),
         (("plot", "RUN", "--out", "nowhere/x.png"), "cannot write nowhere/x.png: there is no folder nowhere"),
         (("plot", "RUN", "--out", "x.docx"), "cannot write x.docx"),
         (("plot", "RUN", "--out", "curves"), "curves must end in .png, .pdf, .svg or"),

@@ -85,8 +85,9 @@ def tune_verb(args: Sequence[str]) -> int:
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     settings = dataclasses.replace(given.settings, preset=start.preset)  # as it is for this world
     fixed = {name for name in ("workers", "envs_per_worker", "threads") if peek(args, f"--{name.replace('_', '-')}")}
-    if {"workers", "envs_per_worker"} <= fixed and ("threads" in fixed or not _has_threads(settings)):
-        raise UserError("there is nothing left to try: leave out --workers or --envs-per-worker")
+    if _is_settled(settings, fixed) and not _is_settled(settings, ()):
+        options = sorted(f"--{name.replace('_', '-')}" for name in fixed)
+        raise UserError(f"there is nothing left to try: leave out {' or '.join(options)}")
     with contextlib.redirect_stdout(sys.stderr):  # what environments print must not come between lines of JSON
         trials = list(try_out(settings, given.budget, say, fixed))
     best = choose(trials)
@@ -95,7 +96,7 @@ def tune_verb(args: Sequence[str]) -> int:
         write(given.out, proposal)
     command = command_of(proposal, given.out, args, settings)
     row = {"command": command, "proposal": vars(best), "trials": [vars(t) for t in trials]}
-    print(json.dumps(row) if given.json else as_text(best, trials, command, settings))
+    print(json.dumps(row) if given.json else as_text(best, trials, command, settings, fixed))
     return 0
 
 
@@ -192,6 +193,13 @@ def _repeated(config: Config, trial: Trial, trials: Sequence[Trial]) -> Config:
     )
 
 
+def _is_settled(config: Config, fixed: Collection[str]) -> bool:
+    """Return whether there is but one combination to measure."""
+    one_batch = "envs_per_worker" in fixed or config.t_max is None or config.preset.startswith("paper")
+    one_count = "workers" in fixed or config.algo == "a2c"
+    return one_batch and one_count and ("threads" in fixed or not _has_threads(config))
+
+
 def _has_threads(config: Config) -> bool:
     """Return whether one process has several cores for its arithmetic; workers with a core each would only fight."""
     return config.algo == "a2c" and config.device == "cpu" and available_cores() > 1
@@ -269,7 +277,7 @@ def write(out: Path, config: Config) -> None:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
 
 
-def as_text(best: Trial, trials: Sequence[Trial], command: str, settings: Config) -> str:
+def as_text(best: Trial, trials: Sequence[Trial], command: str, settings: Config, fixed: Collection[str] = ()) -> str:
     """Return the table and the proposal."""
     lines = ["workers  environments each  threads each   steps/s  frames/s  MB a process"]
     for trial in sorted(trials, key=lambda t: -t.steps_per_second):
@@ -280,8 +288,7 @@ def as_text(best: Trial, trials: Sequence[Trial], command: str, settings: Config
         )
     if any(trial.again for trial in trials):
         lines += ["", "again: the first and the one that seemed best, measured once more; between the two that decides"]
-    has_more = settings.algo != "a2c" or not settings.preset.startswith("paper") or _has_threads(settings)
-    if len(trials) == 1 and has_more:
+    if len(trials) == 1 and not _is_settled(settings, fixed):
         lines += ["", "there was time for one trial only: compare more with a longer --budget"]
     lines += ["", "to train so:", f"  {command}"]
     return "\n".join(lines)
