@@ -36,8 +36,9 @@ class Arguments:
     warmup: float = 5.0
     # Actor-learner processes; by default one per core.
     workers: int = available_cores()
-    # Environments of each; the peers get as many in all.
-    envs_per_worker: int = make_preset("fast").envs_per_worker
+    # Environments of each; Stable-Baselines3 gets as many in all, and the sixteen it is published with at the least;
+    # 0: the preset's for so many workers.
+    envs_per_worker: int = 0
     # The game.
     env: str = "ALE/Pong-v5"
     # Share of the cores that others may use during a measurement before it counts as disturbed.
@@ -59,7 +60,8 @@ class Arguments:
 
 def main() -> int:
     """Measure, report, keep or compare."""
-    args = tyro.cli(Arguments, description=__doc__)
+    args = with_batch(tyro.cli(Arguments, description=__doc__))
+    prepare("bench")
     try:
         stored = read_baseline(describe_machine(), dataclasses.asdict(args)) if args.compare else None
     except ValueError as mistake:
@@ -82,9 +84,14 @@ def main() -> int:
     return code
 
 
+def with_batch(args: Arguments) -> Arguments:
+    """Return `args` with a number of environments."""
+    batch = args.envs_per_worker or make_preset("fast", workers=args.workers).envs_per_worker
+    return dataclasses.replace(args, envs_per_worker=batch)
+
+
 def measure(args: Arguments) -> dict:
     """Run all rounds and return their result."""
-    prepare("bench")
     contenders: list[Contender] = [c for c in make_contenders(args, args.env) if not args.only or c.group in args.only]
     rounds = Rounds(contenders, Rules(args.rounds, args.quiet, args.repeats))
     rounds.run()

@@ -27,6 +27,7 @@ from asyncrl.errors import UserError
 from asyncrl.machine import available_cores
 from asyncrl.presets import make_preset
 
+CORES = 2  # for which the peers' threads and numbers of games are chosen
 GAMES = {"pong": ("ALE/Pong-v5", "conv2013", 5), "breakout": ("ALE/Breakout-v5", "conv2015", 2)}  # rounds last
 
 
@@ -68,6 +69,8 @@ def main() -> int:
         unknown = sorted(set(args.only) - {*OURS, *GROUPS})
         if unknown:
             raise UserError(f"--only {' '.join(unknown)}: there are {', '.join((*OURS, *GROUPS))}")
+        if available_cores() > CORES:
+            raise UserError(f"peers are set up for {CORES} cores: begin the command with taskset -c 0,1")
         for game in args.games:
             result = measure(args, game)
             print(json.dumps(result)) if args.json else print_report(result)

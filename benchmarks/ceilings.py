@@ -81,7 +81,7 @@ def main() -> None:
     while not window.is_over(sum(counts) if all(counts) else 0):
         time.sleep(POLL_SECONDS)
         if not all(process.is_alive() for process in processes):
-            raise SystemExit(f"a process of {args.what} ended: see above")
+            raise SystemExit(1)  # its own last line tells why
     window.print_measurement()
     for process in processes:
         process.terminate()

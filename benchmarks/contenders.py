@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from net_pass import PASSES
+from net_pass import OWN, PASSES
 
+from asyncrl import kernels
 from asyncrl.children import MALLOC
 from asyncrl.machine import available_cores
 from asyncrl.presets import fast_preset
 
 HERE = Path(__file__).parent
+SB3_GAMES = 16  # of its A2C as published
 CEILINGS = ("environments", "network")  # groups that rank by processor time, the least first
 
 
@@ -68,10 +70,10 @@ def peer_variables(threads: int) -> tuple[tuple[str, str], ...]:
 
 
 def _sb3(args: Settings, env: str) -> list[Contender]:
-    contenders = []
+    contenders, games = [], max(SB3_GAMES, args.workers * args.envs_per_worker)
     for engine in ("dummy", "subproc"):
         for threads in sorted({1, 2, available_cores()}):
-            options = ("--envs", str(args.workers * args.envs_per_worker), "--engine", engine)
+            options = ("--envs", str(games), "--engine", engine)
             command = _command(args, env, "peers/with_sb3.py", *options, "--threads", str(threads))
             name = f"SB3 A2C, {engine}, {threads} thread{'s' if threads > 1 else ''}"
             contenders.append(Contender(name, "sb3", command, peer_variables(threads)))
@@ -85,8 +87,9 @@ def make_ceilings(args: Settings, env: str, network: str) -> list[Contender]:
     variables = (("OMP_NUM_THREADS", "1"), *MALLOC.items())
     alone = _command(args, env, script, "environments", *options, share=0.5)
     passes = functools.partial(_command, args, env, script, "network", *options, "--network", network, share=0.5)
+    ways = [way for way in PASSES if way != OWN or kernels.library() is not None]
     return [Contender("environments alone", "environments", alone, variables)] + [
-        Contender(way, "network", passes("--way", way), variables) for way in PASSES
+        Contender(way, "network", passes("--way", way), variables) for way in ways
     ]
 
 

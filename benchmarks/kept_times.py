@@ -11,6 +11,7 @@ from rounds import HERE
 from asyncrl.errors import UserError
 from asyncrl.quantities import format_duration
 
+GAMES = 30  # that a score is the mean of
 FILE = HERE / "results" / "time-to-score.jsonl"
 
 
@@ -23,7 +24,7 @@ def keep_time(outcome: dict[str, Any], path: Path = FILE) -> None:
 def times_to_score(env: str, machine: dict[str, Any], path: Path = FILE) -> dict[str, str]:
     """Return for each learner when it reached the score in `env` on machines like this one, in words.
 
-    Those that had another network than their published one, or another schedule, do not count.
+    Those that had another network than their published one do not count, nor those that were judged by fewer games.
 
     Raises:
         UserError: if the file is damaged.
@@ -35,7 +36,7 @@ def times_to_score(env: str, machine: dict[str, Any], path: Path = FILE) -> dict
         here = [row for row in rows if row["env"] == env and all(is_like(row["machine"], machine, n) for n in HOST)]
         by_learner: dict[str, list[dict[str, Any]]] = {}
         for row in here:
-            if row.get("network") is None and row.get("frames") is None:
+            if row.get("network") is None and row["episodes"] >= GAMES:
                 by_learner.setdefault(row["learner"], []).append(row)
         return {learner: _told(rows) for learner, rows in by_learner.items()}
     except (ValueError, KeyError, TypeError) as error:
@@ -43,8 +44,11 @@ def times_to_score(env: str, machine: dict[str, Any], path: Path = FILE) -> dict
 
 
 def _told(rows: list[dict[str, Any]]) -> str:
-    by_goal = {goal: [row for row in rows if row["score"] == goal] for goal in sorted({row["score"] for row in rows})}
-    return "; ".join(f"{goal:+g}: {_told_of_one(of_goal)}" for goal, of_goal in by_goal.items())
+    by_goal: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row["score"]):
+        schedule = "" if row.get("frames") is None else f" (--frames {row['frames']})"
+        by_goal.setdefault(f"{row['score']:+g}{schedule}", []).append(row)
+    return "; ".join(f"{goal}: {_told_of_one(of_goal)}" for goal, of_goal in by_goal.items())
 
 
 def _told_of_one(rows: list[dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import platform
 import signal
 import sys
@@ -30,10 +31,20 @@ def is_like(kept: dict[str, Any], machine: dict[str, Any], name: str) -> bool:
 
 
 def prepare(name: str) -> None:
-    """End with one line where measuring is impossible; let SIGTERM end everything that was started."""
+    """End with one line where measuring is impossible; let SIGTERM end everything that was started.
+
+    A container with a share of many cores' time is told how to have a foreign load that can be believed.
+    """
     if not Path("/proc/stat").exists():
         print(f"{name}: needs Linux, whose /proc tells processor time and foreign load", file=sys.stderr)
         sys.exit(2)
+    cores, places = available_cores(), sorted(os.sched_getaffinity(0))
+    if cores < len(places):
+        print(
+            f"{name}: {cores} of {len(places)} cores' time is ours here, so the foreign load told is not ours to judge "
+            f"by: begin the command with taskset -c {','.join(map(str, places[:cores]))}",
+            file=sys.stderr,
+        )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of every `finally`
 
 
@@ -48,7 +59,7 @@ def make_result(
         "machine": describe_machine(),
         "settings": settings,
         "rows": [dataclasses.asdict(row) for row in rounds.rows],
-        **make_report(rounds, workers, pairs),
+        **make_report(rounds, min(workers, available_cores()), pairs),
     }
 
 

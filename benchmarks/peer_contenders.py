@@ -23,7 +23,6 @@ class Peer:
     venv: str
     options: tuple[str, ...]
     threads: tuple[int, ...] = THREADS
-    emulator: str = "its own"
     game: str | None = None  # the only one for which these settings are published
 
     @property
@@ -41,7 +40,7 @@ def _sb3(algo: str, envs: int) -> list[Peer]:
     ]
     return [
         *documented,
-        Peer(f"SB3 {upper}, ALE vector", f"sb3-{algo}-ale", "sb3", (*options, "--engine", "ale"), emulator="ours"),
+        Peer(f"SB3 {upper}, ALE vector", f"sb3-{algo}-ale", "sb3", (*options, "--engine", "ale")),
     ]
 
 
@@ -56,8 +55,8 @@ CLEANRL_PONG = ("--envs", "16", "--epochs", "3", "--minibatches", "8", "--clip",
 PEERS: tuple[Peer, ...] = (
     *_sb3("a2c", 16),
     *_sb3("ppo", 8),
-    Peer("pfrl A3C, 2 processes", "pfrl-2", "pfrl", ("--envs", "2"), (1,), "ours"),
-    Peer("pfrl A3C, 16 processes", "pfrl-16", "pfrl", ("--envs", "16"), (1,), "ours"),
+    Peer("pfrl A3C, 2 processes", "pfrl-2", "pfrl", ("--envs", "2"), (1,)),
+    Peer("pfrl A3C, 16 processes", "pfrl-16", "pfrl", ("--envs", "16"), (1,)),
     _sample_factory("as in its example", 8, 8, "sync", "own"),
     _sample_factory("2 workers, async", 2, 16, "async", "own"),
     _sample_factory("EnvPool, async", 2, 16, "async", "envpool"),

@@ -18,7 +18,7 @@ def make_report(rounds: Rounds, workers: int, pairs: Sequence[Pair]) -> dict[str
 
     Args:
         rounds: all of them; the pilot counts only where a contender was not measured again.
-        workers: processes of a ceiling, to turn processor time into a rate.
+        workers: processes of a ceiling that have a core each, to turn processor time into a rate.
         pairs: of groups, whose speeds are compared where both were to be measured.
     """
     rows = rounds.rows

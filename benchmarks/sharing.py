@@ -37,7 +37,7 @@ from asyncrl.worker import Learner, compute_update
 
 CACHE_LINE_FLOATS = 16
 LATENCY_SECONDS = 100e-9  # from the reading of a line to its writing being seen; assumed, as most memories have it
-COPY_FLOATS = 1 << 22  # of each core, beyond its caches
+COPY_FLOATS = 1 << 24  # of each core, read and written: 128 MiB, beyond what caches hold
 PATIENCE_SECONDS = 60.0  # against hanging
 
 

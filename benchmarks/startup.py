@@ -40,7 +40,10 @@ PARTS = ("torch", "environments", "train")
 def measured(part: str, args: Arguments) -> dict[str, float]:
     """Return what a fresh process measures of `part`."""
     command = [sys.executable, "startup_part.py", part, args.env, args.preset]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS)
+    try:
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"startup: {part} was not ready within {LIMIT_SECONDS:g} s")
     if done.returncode:
         sys.exit(f"startup: {part} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

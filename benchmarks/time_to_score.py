@@ -98,6 +98,7 @@ def main() -> int:
             raise UserError(f"time_to_score.py whom? One of {', '.join(known)}")
         args = parse(Arguments, rest, "time_to_score.py", Arguments())
         assert name is not None
+        require_numbers(args)
         require_fairness(name, args)
         prepare("time_to_score.py")
         found = time_asyncrl(args) if name == "asyncrl" else time_peer(LEARNERS[name], args)
@@ -108,6 +109,13 @@ def main() -> int:
     print(json.dumps(outcome), flush=True)
     keep_time(outcome)
     return 0
+
+
+def require_numbers(args: Arguments) -> None:
+    """Raise UserError where there would be nothing to train or judge."""
+    for option in ("cap", "every", "episodes", "threads"):
+        if not getattr(args, option) > 0:
+            raise UserError(f"--{option} is {getattr(args, option)}: it must be positive")
 
 
 def require_fairness(name: str, args: Arguments) -> None:
@@ -146,7 +154,12 @@ def time_asyncrl(args: Arguments) -> dict[str, Any]:
     # Its rows count from when its trainer is ready; what comes before (and, in our disfavour, after) is added.
     before = wall - max((row["seconds"] for row in rows), default=0.0)
     evaluations = [
-        {"seconds": before + r["seconds"], "steps": r["frames"] // FRAMES_PER_STEP, "score": r["evaluated_score"]}
+        {
+            "seconds": before + r["seconds"],
+            "steps": r["frames"] // FRAMES_PER_STEP,
+            "score": r["evaluated_score"],
+            "deviation": r["evaluated_deviation"],
+        }
         for r in rows
         if "evaluated_episodes" in r
     ]

@@ -349,6 +349,17 @@ def test_they_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert kernels.load(path).torso_new is not None
 
 
+def test_a_newer_compiler_of_the_same_name_compiles_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compiler = tmp_path / "cc"
+    monkeypatch.setenv("CC", str(compiler))
+    for script in ("#!/bin/sh\nexec cc $*\n", "#!/bin/sh\nexec  cc  $*\n"):
+        compiler.write_text(script)
+        compiler.chmod(0o755)
+        kernels.build()
+    assert len(list(tmp_path.rglob("*.so"))) == 2
+
+
 def test_what_a_power_failure_has_emptied_is_compiled_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = kernels.build()

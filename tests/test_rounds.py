@@ -83,6 +83,7 @@ def test_every_peer_is_a_contender_with_one_and_two_threads(peers):
         ("bench_peers.py", ["--only", "sb3"], "bench-peers: --only sb3: there are asyncrl, "),
         ("bench_envs.py", ["--only", "Pnog"], "bench-envs: --only Pnog: there are Labyrinth, "),
         ("time_to_score.py", ["pfrl-2", "--frames", "4M"], "--frames is for asyncrl"),
+        ("time_to_score.py", ["pfrl-2", "--every", "0"], "--every is 0.0: it must be positive"),
         ("time_to_score.py", ["cleanrl-pong", "--env", "ALE/Breakout-v5"], "are for ALE/Pong-v5 alone"),
     ],
 )
@@ -92,10 +93,45 @@ def test_a_mistake_is_told_in_one_line_before_anything_runs(script, words, told)
     assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
 
 
+def test_peers_are_not_held_to_two_threads_beside_all_of_a_large_machine(from_benchmarks, monkeypatch, capsys):
+    bench = from_benchmarks("bench_peers")
+    monkeypatch.setattr(bench, "available_cores", lambda: 16)
+    monkeypatch.setattr(sys, "argv", ["bench_peers.py"])
+    assert bench.main() == 2
+    assert "bench-peers: peers are set up for 2 cores: begin the command with taskset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("workers", "batch", "games"), [(1, 8, 16), (2, 8, 16), (4, 8, 32), (16, 2, 32), (32, 1, 32)])
+def test_stable_baselines_has_its_sixteen_games_or_as_many_as_we(from_benchmarks, workers, batch, games):
+    bench, contenders = from_benchmarks("bench"), from_benchmarks("contenders")
+    args = bench.with_batch(bench.Arguments(workers=workers))
+    assert args.envs_per_worker == batch
+    made = [c.command for c in contenders.make_contenders(args, "ALE/Pong-v5") if c.group == "sb3"]
+    assert {words[words.index("--envs") + 1] for words in made} == {str(games)}
+
+
+def test_without_a_compiler_the_kernels_are_no_ceiling(from_benchmarks, monkeypatch):
+    bench, contenders = from_benchmarks("bench"), from_benchmarks("contenders")
+    monkeypatch.setattr(contenders.kernels, "library", lambda: None)
+    made = {c.name for c in contenders.make_contenders(bench.with_batch(bench.Arguments()), "ALE/Pong-v5")}
+    assert "own kernels" not in made and "NCHW" in made
+
+
+def test_a_share_of_many_cores_is_told_how_to_be_measured(from_benchmarks, monkeypatch, capsys):
+    module = from_benchmarks("outcome")
+    monkeypatch.setattr(module.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {5, 6, 7, 8})
+    for cores, lines in ((4, []), (2, ["begin the command with taskset -c 5,6"])):
+        monkeypatch.setattr(module, "available_cores", lambda cores=cores: cores)
+        module.prepare("bench")
+        assert [line.rpartition(": ")[2] for line in capsys.readouterr().err.splitlines()] == lines
+
+
 def outcome(learner, seconds, best, **changes):
     ended = "cap" if seconds is None else "score"
     told = {"env": "ALE/Pong-v5", "score": 18.0, "cap": 2700.0, "network": None, "ended": ended, "machine": HOST}
-    return {"learner": learner, "seconds_to_score": seconds, "best_score": best, **told, **changes}
+    told |= {"seconds_to_score": seconds, "best_score": best, "episodes": 30}
+    return {"learner": learner, **told, **changes}
 
 
 def test_times_to_score_stand_beside_speeds(from_benchmarks, tmp_path, capsys):
@@ -110,7 +146,8 @@ def test_times_to_score_stand_beside_speeds(from_benchmarks, tmp_path, capsys):
         outcome("mixed", None, 12.0),
         outcome("broken", None, -20.0, ended="exit code 1"),
         outcome("ours", 60.0, 20.0, network="conv2015"),
-        outcome("ours", 60.0, 20.0, frames=4_000_000),  # another schedule than its default
+        outcome("ours", 60.0, 20.0, episodes=1),
+        outcome("ours", 60.0, 20.0, frames=4_000_000),  # another schedule than its default, which is told
         outcome("elsewhere", 60.0, 20.0, machine={**HOST, "cores": 64}),
         outcome("of another generation", 60.0, 20.0, machine={**HOST, "model": "17"}),
         outcome("old", 600.0, 18.0, machine={name: HOST[name] for name in ("processor", "capability", "cores")}),
@@ -119,7 +156,7 @@ def test_times_to_score_stand_beside_speeds(from_benchmarks, tmp_path, capsys):
         kept.keep_time(row, file)
     times = kept.times_to_score("ALE/Pong-v5", HOST, file)
     assert times == {
-        "ours": "+18: 7:18, 11:00",
+        "ours": "+18: 7:18, 11:00; +18 (--frames 4000000): 1:00",
         "theirs": "+18: not within 45:00, best -17.6",
         "mixed": "+18: 10:00, not within 45:00, best 12.0",
         "broken": "+18: not (exit code 1), best -20.0",

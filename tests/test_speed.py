@@ -8,6 +8,7 @@ import pytest
 
 from asyncrl import tune, worker
 from asyncrl.arguments import parse
+from asyncrl.children import start_process
 from asyncrl.cli import main
 from asyncrl.cli_config import starting_point
 from asyncrl.config import Config
@@ -328,3 +329,18 @@ def test_mistakes_are_told_in_one_line(args, complaint, capsys, tmp_path, monkey
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_cannot_be_started_is_told_in_a_line_and_the_others_end(monkeypatch):
+    started = []
+
+    def start(*args):
+        if started:
+            raise OSError(11, "Resource temporarily unavailable")
+        started.append(start_process(*args))
+        return started[0]
+
+    monkeypatch.setattr("asyncrl.speed.start_process", start, raising=True)
+    with pytest.raises(UserError, match=r"a worker could not be started: .*temporarily unavailable"):
+        measure_speed(dataclasses.replace(CART, workers=2), seconds=1.0, warmup=0.0)
+    assert [process.is_alive() for process in started] == [False]

@@ -80,7 +80,9 @@ def build() -> Path:
         UserError: if there is no compiler, or it or the cache refuses.
     """
     compiler = _compiler()
-    digest = hashlib.sha256("\0".join((*_COMPILE, *compiler, _processor())).encode())
+    version = os.stat(compiler[0])  # of a newer compiler of this name, which may know more of the processor
+    told = (*_COMPILE, *compiler, f"{version.st_size} {version.st_mtime_ns}", _processor())
+    digest = hashlib.sha256("\0".join(told).encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
     path = cache_folder("kernels") / f"kernels-{digest.hexdigest()[:16]}.so"

@@ -1,5 +1,6 @@
 """Measures training speed: real workers on a real store for some seconds, without a run's files."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -123,21 +124,28 @@ class _Pool:
         profile_after: float | None,
         warmup: float,
     ) -> None:
-        self.store, self.warmup = store, warmup
+        self.store, self.warmup, self._workers, self._context = store, warmup, config.workers, context
+        self._shared = (config, store, statistics, warmup, profile_after)
         self.processes, self.pipes = [], []
-        for worker in range(config.workers):
-            pipe, theirs = context.Pipe(duplex=False)
-            args = (config, store, statistics, worker, warmup, profile_after, theirs)
-            self.processes.append(start_process(context, run_measured, args, f"asyncrl-bench-{worker}"))
-            self.pipes.append(pipe)
-            theirs.close()
 
     def run(self, seconds: float) -> list[_Found]:
-        """Let all work, then stop them and return what they found, each from the end of the warm-up on."""
+        """Start all, let them work, then stop them and return what they found, each from the end of the warm-up on."""
+        try:
+            self._start()
+        except (OSError, EOFError) as error:  # no more processes, memory or files, or a server that has died
+            raise UserError(f"a worker could not be started: {str(error) or 'its server ended'}") from None
         self._wait(lambda: _all_have_begun(self.store), STARTUP_SECONDS)
         self._wait(lambda: False, self.warmup + seconds)
         self.store.stop()
         return [self._receive(pipe) for pipe in self.pipes]
+
+    def _start(self) -> None:
+        for worker in range(self._workers):
+            pipe, theirs = self._context.Pipe(duplex=False)
+            self.pipes.append(pipe)
+            with contextlib.closing(theirs):
+                args = (*self._shared, worker, theirs)
+                self.processes.append(start_process(self._context, run_measured, args, f"asyncrl-bench-{worker}"))
 
     def close(self) -> None:
         """End every process."""
@@ -170,9 +178,9 @@ def run_measured(
     config: Config,
     store: ParameterStore,
     statistics: InputStatistics | None,
-    worker: int,
     warmup: float,
     profile_after: float | None,
+    worker: int,
     pipe: Connection,
 ) -> None:
     """Be a measured actor-learner process: learn until the store says stop, then tell."""
