@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -70,7 +71,8 @@ def main() -> int:
         if unknown:
             raise UserError(f"--only {' '.join(unknown)}: there are {', '.join((*OURS, *GROUPS))}")
         if available_cores() > CORES:
-            raise UserError(f"peers are set up for {CORES} cores: begin the command with taskset -c 0,1")
+            some = ",".join(map(str, sorted(os.sched_getaffinity(0))[:CORES]))
+            raise UserError(f"peers are set up for {CORES} cores: begin the command with taskset -c {some}")
         for game in args.games:
             result = measure(args, game)
             print(json.dumps(result)) if args.json else print_report(result)

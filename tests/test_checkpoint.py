@@ -31,7 +31,7 @@ from asyncrl.flat import flatten_parameters_
 from asyncrl.networks import make_network
 from asyncrl.pointers import find_checkpoint, point_to, prune
 from asyncrl.saving import Saving
-from asyncrl.spaces_json import decode_space, encode_space
+from asyncrl.spaces_json import decode_space, encode_space, plain_space
 from asyncrl.store import Counter, ParameterStore, StoreSpec
 from asyncrl.worker import Update
 
@@ -623,3 +623,11 @@ def test_who_repeats_the_environment_trusts_it(stranger, capsys):
     assert main(("eval", "run", "--env", "evil:make", "--episodes", "2")) == 0
     assert marks.exists()
     assert "evil:make after 1,000 frames" in capsys.readouterr().out
+
+
+def test_a_space_of_a_users_class_becomes_one_that_other_processes_know():
+    class Court(spaces.Box):
+        pass
+
+    plain = plain_space(Court(-1.0, 1.0, (3,), np.float32))
+    assert type(plain) is spaces.Box and plain == spaces.Box(-1.0, 1.0, (3,), np.float32)

@@ -210,7 +210,8 @@ def test_a_missing_extra_is_named(finished, module, args, complaint):
         (".venv/bin/asyncrl", None, ".venv/bin/asyncrl"),
         (".venv/bin/asyncrl", "/usr/bin/asyncrl", ".venv/bin/asyncrl"),  # another one
         ("/usr/bin/asyncrl", "/usr/bin/asyncrl", "asyncrl"),
-        ("/src/asyncrl/__main__.py", "/usr/bin/asyncrl", "python -m asyncrl"),
+        ("/src/asyncrl/__main__.py", "/usr/bin/asyncrl", f"{sys.executable} -m asyncrl"),
+        ("/src/asyncrl/__main__.py", sys.executable, "python -m asyncrl"),
     ],
 )
 def test_what_is_proposed_can_be_pasted(monkeypatch, called, found, name):

@@ -1,6 +1,8 @@
 """Evaluation: whole games, raw scores, fair shares, memory that begins anew with each episode."""
 
 import dataclasses
+import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from asyncrl.config import Config
 from asyncrl.envs import make_envs
 from asyncrl.evaluate import EVALUATION_EPSILON, Player, evaluate
 from asyncrl.networks import Network, make_network
+from asyncrl.seeding import seed_everything
 
 VECTORS = spaces.Box(-np.inf, np.inf, (2,), np.float32)
 ACTIONS = spaces.Discrete(3)
@@ -159,3 +162,18 @@ def test_an_evaluation_has_one_thread_and_gives_the_others_back(monkeypatch: pyt
         assert set(seen) == {1} and torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_careless_environments_repeat_too_and_the_callers_generators_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    for module, draw in (("numpy", np.random.random), ("random", random.random), ("torch", lambda: torch.rand(()))):
+        config = Config(env="worlds:careless", env_options={"module": module})
+        envs = make_envs(config, 1)
+        network = make_network(config, envs.observation_space, envs.action_space)
+        envs.close()
+        seed_everything(np.random.SeedSequence(1))
+        expected = draw()
+        seed_everything(np.random.SeedSequence(1))
+        scores = [[e.score for e in evaluate(config, network, episodes=4, seed=seed)] for seed in (3, 3, 4)]
+        assert scores[0] == scores[1] != scores[2]
+        assert draw() == expected

@@ -189,6 +189,8 @@ def test_signs_of_life_and_pauses_of_the_trainer_itself_keep_an_evaluation_alive
 
 
 class Alive(Ended):
+    pid = None
+
     def is_alive(self) -> bool:
         return True
 

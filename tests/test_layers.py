@@ -14,7 +14,7 @@ SOURCE = Path(asyncrl.__file__).parent
 
 # From the ground up. A name is a file of the package, or the folder `envs`, whose own order is in WORLDS.
 FLOORS = {
-    "words": ["errors", "quantities", "typed", "machine", "handed", "keywords", "kernels"],
+    "words": ["errors", "quantities", "typed", "machine", "handed", "keywords", "kernels", "seeding"],
     "0 maths": ["returns", "losses", "policies", "inputs", "optim", "exploration"],
     "1 nouns": [
         "checks",

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import pty
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 from asyncrl import processes as worker_processes
 from asyncrl.checkpoint import load_checkpoint
-from asyncrl.children import mmap_threshold
+from asyncrl.children import kill, mmap_threshold
 from asyncrl.pointers import find_checkpoint
 
 TESTS = Path(__file__).parent
@@ -243,13 +244,15 @@ def test_a_second_ctrl_c_ends_at_once(request, monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "worlds:hanging_once"])
+@pytest.mark.parametrize("env", ["CartPole-v1", "worlds:hanging_once", "worlds:has_child"])
 def test_workers_end_by_themselves_when_the_trainer_is_killed(start, env):
     training = start(env, *FOREVER)
     training.wait_for_frames()
     if env == "worlds:hanging_once":
         wait_until((training.run_dir.parent / "failed").exists)
     assert sum("forkserver" in line for line in training.members().values()) > 2  # workers that could stay behind
+    if env == "worlds:has_child":
+        wait_until(lambda: len(list(training.run_dir.parent.glob("child-*"))) == 4)  # so could these
     os.kill(training.process.pid, signal.SIGKILL)
     training.process.wait()
     wait_until(lambda: not training.members(), seconds=30)
@@ -375,3 +378,52 @@ def test_importing_asyncrl_is_cheap():
 )
 def test_malloc_is_told_what_the_library_takes(libc, megabytes):
     assert mmap_threshold(libc) == megabytes << 20
+
+
+def _starts_a_program(pipe):
+    pipe.send(subprocess.Popen(["sleep", "600"]).pid)
+    time.sleep(600)
+
+
+def test_what_a_killed_process_has_started_ends_with_it():
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_starts_a_program, args=(theirs,))
+    process.start()
+    program = ours.recv()
+    assert program in processes()
+    kill(process)
+    assert process.exitcode == -signal.SIGKILL
+    wait_until(lambda: program not in processes())
+
+
+FORKS = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+import asyncrl
+
+def work(workers=2):
+    # Large enough for torch to share its arithmetic between threads.
+    run = asyncrl.train("CartPole-v1", frames=2_000, workers=workers, network="mlp200", announce=lambda line: None)
+    return run.outcome.reason
+
+context = multiprocessing.get_context("fork")
+print("told", work())
+with ProcessPoolExecutor(1, context) as pool:
+    print("told", pool.submit(work).result())
+with context.Pool(1) as pool:
+    try:
+        pool.apply(work)
+    except asyncrl.UserError as mistake:
+        print("told", str(mistake)[:57])
+"""
+
+
+def test_forked_processes_train_too_and_those_that_may_not_are_told(tmp_path):
+    command = [sys.executable, "-c", FORKS]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment(), timeout=300
+    )
+    told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
+    mistake = "told workers cannot be started in a daemonic process, as those"
+    assert (told, done.stderr) == (["told frames", "told frames", mistake], "")

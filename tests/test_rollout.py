@@ -124,6 +124,20 @@ def test_a_lost_life_ends_the_return_but_neither_memory_nor_episode() -> None:
     assert [(e.environment, e.steps, e.score) for e in play.worker.finished] == [(0, 4, 4.0)]
 
 
+class LosesAtTheLimit(Taped):
+    """Loses a life in the step that the time limit cuts."""
+
+    def step(self, actions: np.ndarray) -> Step:
+        step = super().step(actions)
+        return step._replace(lives_lost=step.truncated)
+
+
+@pytest.mark.parametrize(("ends", "rest"), [(True, 0.0), (False, GAMMA * 2 * 1000)])
+def test_a_life_lost_at_the_time_limit_leaves_nothing_to_come(ends: bool, rest: float) -> None:
+    config = dataclasses.replace(CONFIG, t_max=1, life_loss_ends=ends)
+    assert column(Play(config, LosesAtTheLimit([[TRUNCATED]])).collect().cut_values) == [rest]
+
+
 def test_lives_count_for_nothing_when_told_so() -> None:
     config = dataclasses.replace(CONFIG, t_max=2, life_loss_ends=False)
     rollout = Play(config, Taped([[LIFE_LOST], [LIFE_LOST]])).collect()

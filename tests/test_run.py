@@ -173,6 +173,8 @@ def test_an_agent_takes_observations_as_environments_give_them(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert agent.act(picture) in (0, 1)
+    player = agent._player
+    assert agent.act(picture, mode="greedy") in (0, 1) and agent._player is player  # what it remembers stays
     with pytest.raises(asyncrl.UserError, match="there is no mode 'deterministic': sampled and greedy are all"):
         agent.act(picture, mode="deterministic")
     with pytest.raises(asyncrl.UserError, match="0 episodes: it must be a whole number, at least one"):
@@ -185,7 +187,7 @@ def test_every_run_has_its_own_folder(monkeypatch):
     first = runs.new_run_dir(config)
     assert first == Path(f"runs/ALE-Pong-v5/a3c-7-20260101-000000-{os.getpid()}")
     first.mkdir(parents=True)
-    assert runs.new_run_dir(config) == Path(f"{first}-2")
+    assert [runs.new_run_dir(config) for _ in range(2)] == [Path(f"{first}-2"), Path(f"{first}-3")]  # of two threads
     own = dataclasses.replace(config, env="my.module:make")
     assert runs.new_run_dir(own).parent == Path("runs/my.module-make")
 

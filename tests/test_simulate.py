@@ -1,8 +1,10 @@
 """Simulated asynchrony: hand-made interleavings, equal bits for equal seeds, resumes, replays."""
 
 import itertools
+import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from asyncrl.orders import RECORD, Event, drawn_order, record_file, recorded_ord
 from asyncrl.run import Run
 from asyncrl.simulate import Simulation, flushes_denormals
 from asyncrl.store import Counter, ParameterStore, StoreSpec
-from asyncrl.worker import Learner, compute_update
+from asyncrl.worker import Learner, Update, compute_update
 
 CATCH = {"env": "asyncrl/Catch-v0", "frames": 2000, "workers": 3, "envs_per_worker": 2, "learning_rate": 3e-3}
 
@@ -324,3 +326,30 @@ def test_a_worker_that_fails_ends_the_run_in_one_line_and_what_it_learned_is_kep
         # Random play, which measures inputs, would be the first to meet it.
         train(tmp_path / "run", env="worlds:raising", workers=1, envs_per_worker=1, standardize_inputs=False)
     assert asyncrl.load(tmp_path / "run").checkpoint.state["frames"] > 400
+
+
+@pytest.mark.parametrize("how", [{"algo": "a3c"}, {"algo": "a2c", "schedule": "processes"}])
+def test_careless_environments_repeat_and_leave_the_callers_generators_alone(how: dict, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"env": "worlds:careless", "frames": 2_000, "standardize_inputs": True, **how}
+    random.seed(1)
+    expected = random.random()
+    random.seed(1)
+    scores = [[e["score"] for e in train(tmp_path / str(i), **settings).episodes()] for i in range(2)]
+    assert scores[0] == scores[1] and len(set(scores[0])) > 10
+    assert random.random() == expected
+
+
+def test_what_fails_of_ctrl_c_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation, interrupted = make_simulation(), []
+    simulation._is_interrupted = lambda: bool(interrupted)
+    simulation.start()
+
+    def fail(learner: Learner) -> Update:
+        interrupted.append(True)
+        raise BrokenPipeError("the simulator has gone")
+
+    monkeypatch.setattr("asyncrl.simulate.compute_update", fail)
+    simulation.poll(60.0)
+    assert interrupted
+    simulation.stop()
+    simulation.close()

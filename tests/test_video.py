@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,19 @@ def test_classic_control_is_drawn_without_a_screen_or_a_word(tmp_path, monkeypat
     _, frames = read(tmp_path / "out.mp4")
     assert episode.steps > 5 and len(frames) > 5 and frames.std() > 1
     assert capfd.readouterr().err == "" and "SDL_VIDEODRIVER" not in os.environ
+
+
+def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
+    agent = make_agent("worlds:tiny", "worlds:tiny")
+    monkeypatch.chdir(tmp_path)
+    record(agent, Path("12:30.mp4"))
+    assert [path.name for path in tmp_path.iterdir()] == ["12:30.mp4"]
+
+
+def test_a_folder_that_may_not_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("asyncrl.errors.os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"cannot write .*out.mp4: permission denied"):
+        record(make_agent("CartPole-v1"), tmp_path / "out.mp4")
 
 
 @pytest.mark.parametrize("name", ["out.gif", "out", "nowhere/out.mp4"])

@@ -13,7 +13,7 @@ import pytest
 from asyncrl import worlds
 from asyncrl.cli import main
 from asyncrl.envs.registration import our_worlds
-from asyncrl.errors import UserError, install_command
+from asyncrl.errors import UserError, install_command, python_command
 
 
 def told(capsys) -> dict[str, dict]:
@@ -63,6 +63,12 @@ def test_what_is_there_is_told_with_its_version(packages, capsys):
     assert not any("-pixels-" in name for name in rows["dm_control"]["ids"])
 
 
+def test_an_ale_py_that_cannot_be_imported_is_missing(packages, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ale_py", None)
+    world = told(capsys)["Atari"]
+    assert not world["installed"] and world["missing"].startswith("ale-py 0.12.1 cannot be imported: ")
+
+
 def test_a_mujoco_that_breaks_dm_control_is_told(packages, capsys):
     packages["mujoco"] = "4.0.0"
     rows = told(capsys)
@@ -106,7 +112,14 @@ def test_a_mujoco_gl_that_dm_control_dies_of_is_told(packages, capsys, monkeypat
     [
         ("", True, None, False, "", None),
         ("", False, "g++", True, "", None),
-        ("", False, None, True, "there is no g++ to build its host with", "apt-get .* torcs .* && python -m asyncrl"),
+        (
+            "",
+            False,
+            None,
+            True,
+            "there is no g++ to build its host with",
+            "apt-get .* torcs .* && .*python.* -m asyncrl",
+        ),
         ("", False, "g++", False, "there is no EGL/egl.h to build its host with", "apt-get .* libegl-dev"),
         ("", False, None, False, "there is no g++ and no EGL/egl.h to build its host with", "apt-get .* libegl-dev"),
         (
@@ -140,7 +153,7 @@ def test_torcs(packages, capsys, monkeypatch, tmp_path, complaint, built, compil
     if install is not None:
         assert re.search(install, row["install"])
     elif not built:
-        assert "python -m asyncrl.envs.torcs" in row["found"]
+        assert f"{python_command()} -m asyncrl.envs.torcs" in row["found"]
 
 
 def test_people_get_a_line_a_world_and_the_command_below(packages, capsys):

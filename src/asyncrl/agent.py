@@ -66,8 +66,9 @@ class Agent:
         Raises:
             UserError: for another shape.
         """
-        if self._player is None or self._player.mode != mode:
+        if self._player is None:
             self._player = Player(self.config, self.network, 1, mode, self.config.seed)
+        self._player.choose_as(mode)
         given, expected = np.shape(observation), self._observations.shape
         if given != expected:
             raise UserError(f"an observation of shape {given}: this agent takes one of {expected} at a time")

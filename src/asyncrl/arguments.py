@@ -14,7 +14,7 @@ from typing import Annotated, TypeVar
 import tyro
 
 from asyncrl.config import RENAMED
-from asyncrl.errors import UserError
+from asyncrl.errors import UserError, python_command
 from asyncrl.quantities import parse_count, parse_number
 
 Arguments = TypeVar("Arguments")
@@ -118,7 +118,7 @@ def program() -> str:
     """Return how a user calls us: by name where the shell finds this one so, otherwise as it was called now."""
     called, found = Path(sys.argv[0]), shutil.which("asyncrl")
     if called.name == "__main__.py":
-        return "python -m asyncrl"
+        return f"{python_command()} -m asyncrl"
     is_found = found is not None and Path(found).resolve() == called.resolve()
     return "asyncrl" if is_found or called.name != "asyncrl" else shlex.quote(str(called))
 

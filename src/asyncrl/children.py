@@ -16,6 +16,8 @@ from typing import Any
 
 from asyncrl.envs.atari import rom_name
 from asyncrl.envs.make import is_atari
+from asyncrl.errors import UserError
+from asyncrl.machine import descendants
 
 
 def mmap_threshold(libc: str) -> int:
@@ -57,6 +59,35 @@ KILL_SECONDS = 10.0  # that the system has to end a process
 _lock = threading.Lock()  # trainings may begin in several threads
 
 
+def _leave_servers() -> None:
+    """Let a forked process, as of concurrent.futures, start servers of its own: it cannot wait for its parent's."""
+    _lock.release()
+    server: Any = forkserver._forkserver  # pyright: ignore[reportAttributeAccessIssue]
+    if server._forkserver_pid is not None:
+        os.close(server._forkserver_alive_fd)
+        server.__init__()
+        # Its parent has trained, and so has threads of OpenMP, for which a forked process would wait for ever.
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(1)
+
+
+# Not while another thread changes what children find (`_child_surroundings`): they would have that for good.
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_leave_servers)
+
+
+def require_parenthood() -> None:
+    """Complain in a process that may have no children.
+
+    Raises:
+        UserError: there.
+    """
+    if multiprocessing.current_process().daemon:
+        raise UserError(
+            "workers cannot be started in a daemonic process, as those of multiprocessing.Pool are: train in one of "
+            "concurrent.futures.ProcessPoolExecutor, or with schedule='simulated'"
+        )
+
+
 def make_context(env: str) -> BaseContext:
     """Return the start method for workers that will step `env`: forkserver with their modules, spawn without it."""
     with _child_surroundings():
@@ -94,10 +125,14 @@ def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> 
 
 
 def kill(*processes: BaseProcess) -> None:
-    """End `processes` at once; wait for them for a while: one may hang on a dead disk, deaf to signals."""
+    """End `processes` and what they have started at once; wait for them for a while: one may hang on a dead disk."""
     for process in processes:
         if process.is_alive():
+            started = [] if process.pid is None else descendants(process.pid)
             process.kill()
+            for pid in started:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + KILL_SECONDS
     for process in processes:
         process.join(max(deadline - time.monotonic(), 0.0))

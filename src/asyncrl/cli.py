@@ -77,15 +77,19 @@ def main(args: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _cleaning_up() -> Iterator[None]:
-    """Let SIGTERM end a verb as an exception does, so that no process and no half-written file stays behind."""
+    """Let SIGTERM and a closed terminal end a verb as an exception does: no process, no half-written file stays."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

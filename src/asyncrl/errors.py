@@ -1,6 +1,7 @@
 """The exceptions for what a user can mend."""
 
 import contextlib
+import os
 import shlex
 import shutil
 import sys
@@ -32,11 +33,20 @@ def require_place(path: Path) -> None:
         raise UserError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise UserError(f"cannot write {path}: permission denied")
 
 
 def shortened(text: str) -> str:
     """Return `text`, which may be a stranger's, on one line of a bearable length."""
     return repr(text if len(text) <= LONGEST else text[:LONGEST] + "...")
+
+
+def python_command() -> str:
+    """Return what calls the Python that runs: by name where the shell finds this one so, otherwise by its path."""
+    found = shutil.which("python")
+    is_ours = found is not None and Path(found).absolute() == Path(sys.executable).absolute()
+    return "python" if is_ours else shlex.quote(sys.executable)
 
 
 def install_command(extra: str) -> str:

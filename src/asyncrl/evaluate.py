@@ -16,6 +16,7 @@ from asyncrl.errors import UserError
 from asyncrl.exploration import epsilon_greedy
 from asyncrl.networks import Network, PolicyValue
 from asyncrl.rollout import Episode
+from asyncrl.seeding import seeded
 from asyncrl.torsos import CoreState
 
 Mode = Literal["sampled", "greedy"]
@@ -39,15 +40,24 @@ class Player:
     """
 
     def __init__(self, config: Config, network: Network, batch: int, mode: Mode, seed: int) -> None:
-        if mode not in get_args(Mode):
-            raise UserError(f"there is no mode {mode!r}: {' and '.join(get_args(Mode))} are all")
         self.algorithm = ALGORITHMS[config.algo]
         self.network = network
-        self.mode = mode
         self.generator = torch.Generator().manual_seed(seed)
         self.state: CoreState = network.initial_state(batch)
         self.resets = torch.ones(batch, dtype=torch.bool)
-        self.epsilons = torch.full((batch,), 0.0 if mode == "greedy" else EVALUATION_EPSILON)
+        self.epsilons = torch.empty(batch)
+        self.choose_as(mode)
+
+    def choose_as(self, mode: Mode) -> None:
+        """Choose actions in this mode from now on.
+
+        Raises:
+            UserError: if there is no such mode.
+        """
+        if mode not in get_args(Mode):
+            raise UserError(f"there is no mode {mode!r}: {' and '.join(get_args(Mode))} are all")
+        self.mode = mode
+        self.epsilons.fill_(0.0 if mode == "greedy" else EVALUATION_EPSILON)
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Return actions [B] for observations [B, ...] and advance the core's state."""
@@ -114,12 +124,13 @@ def evaluate(
     if not isinstance(seed, SupportsIndex) or not 0 <= operator.index(seed) < 2**31:
         raise UserError(f"the seed is {seed!r}: it must be a whole number between 0 and 2147483647")
     num_envs = min(episodes, _MAX_ENVS)
-    envs = make_envs(config, num_envs)
-    try:
-        with single_threaded():
-            return play_episodes(envs, Player(config, network, num_envs, mode, seed), episodes, seed, beat)
-    finally:
-        envs.close()
+    with seeded(np.random.SeedSequence(seed, spawn_key=(2,))):
+        envs = make_envs(config, num_envs)
+        try:
+            with single_threaded():
+                return play_episodes(envs, Player(config, network, num_envs, mode, seed), episodes, seed, beat)
+        finally:
+            envs.close()
 
 
 def _shares(episodes: int, num_envs: int) -> np.ndarray:

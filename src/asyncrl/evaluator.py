@@ -21,7 +21,7 @@ from asyncrl.evaluate import evaluate
 from asyncrl.flat import flatten_parameters_
 from asyncrl.inputs import InputStatistics, statistics_of
 from asyncrl.networks import make_network
-from asyncrl.processes import end_children, last_line, prepare_process, seed_everything
+from asyncrl.processes import end_children, last_line, prepare_process
 from asyncrl.store import Counter, ParameterStore
 
 MAX_FAILURES = 5  # in a row, after which there are no more evaluations
@@ -194,7 +194,6 @@ def run_evaluation(
 ) -> None:
     """Be an evaluator process: play, give signs of life (None), send the scores or an error's line, end."""
     prepare_process()
-    seed_everything(np.random.SeedSequence(config.seed, spawn_key=(10_000, count, 2)))
     sent = time.monotonic()
 
     def beat() -> None:

@@ -49,6 +49,19 @@ def _quota(folder: Path, names: tuple[str, ...]) -> Iterator[float]:
             yield int(quota) / int(period)
 
 
+def descendants(pid: int) -> list[int]:
+    """Return the processes that `pid` and those have started and that live; none where there is no /proc."""
+    parents: dict[int, int] = {}
+    with contextlib.suppress(OSError):
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # it has just ended
+                parents[int(name)] = int(Path("/proc", name, "stat").read_bytes().rpartition(b")")[2].split()[1])
+    found = [pid]
+    for ancestor in found:
+        found += [child for child, parent in parents.items() if parent == ancestor]
+    return found[1:]
+
+
 def sync(path: Path) -> None:
     """Have what was written to `path` on the disk; where folders cannot be synced (some network drives), not those."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -21,6 +21,7 @@ from asyncrl.images import MIN_PICTURE, is_image, torso_shape
 from asyncrl.inputs import InputStatistics
 from asyncrl.passes import Passes, is_supported
 from asyncrl.policies import Policy, PolicyHead, policy_head
+from asyncrl.seeding import alone
 from asyncrl.tape import Tape
 from asyncrl.torsos import (
     LSTM,
@@ -154,7 +155,7 @@ def make_network(
     for verb, space in (("observes", observation_space), ("takes", action_space)):
         if isinstance(space, spaces.Box) and (not space.shape or 0 in space.shape):
             raise UserError(f"{config.env} {verb} {_brief(space)}: a Box must have one dimension or more, none empty")
-    with torch.random.fork_rng(devices=[]):
+    with alone, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence(config.seed).generate_state(1)[0]))
         try:
             network = _assemble(config, observation_space, action_space, statistics)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from asyncrl.envs.make import is_atari, opened_envs
 from asyncrl.errors import UserError
 from asyncrl.images import MIN_PICTURE, is_image, torso_shape
 from asyncrl.machine import available_cores
+
+_printing = threading.RLock()
 
 
 def fast_preset() -> Config:
@@ -281,6 +284,6 @@ def _is_picture(observations: spaces.Space) -> bool:
 
 
 def _spaces(world: Config) -> tuple[spaces.Space, spaces.Space]:
-    # What the environment prints is no output of ours.
-    with contextlib.redirect_stdout(sys.stderr), opened_envs(world, 1) as envs:
+    # What the environment prints is no output of ours. One thread at a time: there is but one stdout to put back.
+    with _printing, contextlib.redirect_stdout(sys.stderr), opened_envs(world, 1) as envs:
         return envs.observation_space, envs.action_space

@@ -4,7 +4,6 @@ import contextlib
 import faulthandler
 import multiprocessing
 import os
-import random
 import signal
 import sys
 import threading
@@ -20,7 +19,9 @@ import torch
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
+from asyncrl.machine import descendants
 from asyncrl.rollout import Episode
+from asyncrl.seeding import seed_everything
 from asyncrl.store import ParameterStore
 from asyncrl.worker import Learner, Update, learn
 
@@ -95,20 +96,20 @@ def end_children() -> None:
         child.kill()
 
 
-def seed_everything(seed: np.random.SeedSequence) -> None:
-    """Seed what environments may draw from without asking: forked processes would all draw the same."""
-    first, second, third = (int(number) for number in seed.generate_state(3))
-    random.seed(first)
-    np.random.seed(second)  # noqa: NPY002, the global one is what environments use
-    torch.default_generator.manual_seed(third)
-
-
 def _end_with_parent() -> None:
-    """End this process once the one that asked for it has gone, even if an environment hangs or builds for minutes."""
+    """End this process once the one that asked for it has gone, even if an environment hangs or builds for minutes.
+
+    What its environments have started ends with it.
+    """
     parent = multiprocessing.parent_process()  # under forkserver it is not our system parent
     if parent is not None:
         parent.join()
-        os._exit(1)
+        try:
+            for pid in descendants(os.getpid()):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+        finally:
+            os._exit(1)
 
 
 def run_worker(
@@ -187,7 +188,7 @@ def handling_signals(interrupt: Callable[[], None]) -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # `nohup` ignores it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, handle) for number in numbers}
     try:

@@ -186,7 +186,8 @@ def _record(config: Config, worker: WorkerState, step: Step, value: Value, t: in
         assert step.final_observations is not None
         with torch.no_grad():
             values = value(torch.from_numpy(step.final_observations), worker.core_state).numpy()
-        buffers.cut_values[t] = np.where(step.truncated, config.gamma * values, 0.0)
+        goes_on = step.truncated & ~step.lives_lost if config.life_loss_ends else step.truncated
+        buffers.cut_values[t] = np.where(goes_on, config.gamma * values, 0.0)
     worker.observations, worker.resets = step.observations, ended
     _count(worker, step, ended)
     return stops

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -143,11 +144,16 @@ def new_run_dir(config: Config) -> Path:
     name = f"{config.algo}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder = Path("runs") / config.env.replace("/", "-").replace(":", "-")
     path = folder / name
-    for attempt in range(2, 100):
-        if not path.exists():
-            break
-        path = folder / f"{name}-{attempt}"
+    with _naming:  # trainings of several threads
+        for attempt in range(2, 100):
+            if not path.exists() and path not in _named:
+                break
+            path = folder / f"{name}-{attempt}"
+        _named.add(path)
     return path
+
+
+_naming, _named = threading.Lock(), set[Path]()  # folders that are made only when all is ready
 
 
 _MAY_CHANGE = frozenset(

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from asyncrl.config import Config
-from asyncrl.errors import blaming
+from asyncrl.errors import UserError, blaming
 from asyncrl.inputs import InputStatistics
 from asyncrl.orders import Event, drawn_order, recorded_order, rounds
 from asyncrl.processes import Pending, Report
+from asyncrl.seeding import keep_generators, seed_everything
 from asyncrl.store import Counter, ParameterStore
 from asyncrl.worker import Learner, Update, compute_update
 
@@ -66,10 +67,15 @@ class Simulation:
         self._closing = self._era_is_over = False
         self._put_off_at: int | None = None  # where in a recorded order the next era begins, if not behind this one
         self._before = (torch.get_num_threads(), flushes_denormals())
+        self._put_back = keep_generators()
 
     def start(self) -> None:
-        """Build all environments. Until `stop` this thread flushes denormals and torch has a learner's threads."""
+        """Build all environments.
+
+        Until `stop` this thread flushes denormals, torch has a learner's threads, and global generators are ours.
+        """
         self._before = (torch.get_num_threads(), flushes_denormals())
+        self._put_back = keep_generators()
         torch.set_flush_denormal(True)
         with contextlib.suppress(_Interrupted):
             self._begin_era()
@@ -100,6 +106,7 @@ class Simulation:
             threads, flushes = self._before
             torch.set_num_threads(threads)
             torch.set_flush_denormal(flushes)
+            self._put_back()
         return self._reports()
 
     def close(self, *, hurries: bool = False) -> None:
@@ -132,9 +139,10 @@ class Simulation:
         self._close()
         if self.store.inputs is not None:  # sums of floats depend on their order: here as after a resume
             self.store.inputs.restore(self.store.inputs.merged())
+        seed_everything(np.random.SeedSequence(self.config.seed, spawn_key=(0, self.generation, 2)))
         for worker in range(self.config.workers):
             shared = self.learners[0] if self.learners else None
-            with blaming(f"worker {worker} cannot begin"):
+            with self._blaming(f"worker {worker} cannot begin"):
                 learner = Learner(self.config, worker, self.generation, self.statistics, shared, beat=self._beat)
                 self.learners.append(learner)
         self._order = self._make_order()
@@ -178,13 +186,22 @@ class Simulation:
             learner = self.learners[worker]
             pulled_updates = learner.pull(self.store)
             try:
-                with blaming(f"worker {worker} failed"):  # nobody would restart it here
+                with self._blaming(f"worker {worker} failed"):  # nobody would restart it here
                     self._in_flight[worker] = compute_update(learner), pulled_updates
             except _Interrupted:
                 self._put_off_at = self.position - 1  # a recorded order goes on with this pull
                 raise
         elif not pulls and worker in self._in_flight:  # a recorded worker may have been killed in between
             self._push(worker, *self._in_flight.pop(worker))
+
+    @contextlib.contextmanager
+    def _blaming(self, what: str) -> Iterator[None]:
+        try:
+            with blaming(what):
+                yield
+        except UserError:
+            self._beat()  # Ctrl-C reaches what environments have started, too: if one fails of it, that is no mistake
+            raise
 
     def _end_era(self) -> None:
         """End the era; a recorded order goes on with the first pull that its end has put off.

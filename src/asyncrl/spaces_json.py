@@ -37,6 +37,11 @@ def decode_space(description: Any) -> spaces.Space:
         raise UserError(f"the checkpoint's spaces cannot be read: {error}") from None
 
 
+def plain_space(space: spaces.Space) -> spaces.Space:
+    """Return a space of Gymnasium's own class that is like `space`, which may be of another."""
+    return decode_space(encode_space(space))
+
+
 def other_space(theirs: tuple[spaces.Space, spaces.Space], described: dict[str, Any]) -> str | None:
     """Return which of an environment's two spaces, "observation" or "action", is not as `described`, if one is not."""
     pairs = zip(("observation", "action"), theirs, strict=True)

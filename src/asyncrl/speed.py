@@ -15,12 +15,13 @@ from multiprocessing.context import BaseContext
 import numpy as np
 
 from asyncrl.a2c import batched
-from asyncrl.children import make_context, start_early, start_process
+from asyncrl.children import kill, make_context, require_parenthood, start_early, start_process
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
-from asyncrl.processes import end_children, last_line, prepare_process, seed_everything
+from asyncrl.processes import end_children, last_line, prepare_process
 from asyncrl.roofline import floors
+from asyncrl.seeding import seed_everything
 from asyncrl.spans import Spans, time_learner_
 from asyncrl.start import Start, fresh_start, make_store, require_kernels
 from asyncrl.store import Counter, ParameterStore
@@ -87,6 +88,7 @@ def measure_speed(
     config = trainable(config)
     if profile and config.device != "cpu":  # a GPU works on while the clocks of its calls have stopped
         raise UserError(f"--profile has clocks for CPUs only: leave it out with --device {config.device}")
+    require_parenthood()
     context = make_context(config.env)
     start_early(context, config.env)
     start = start or fresh_start(config)
@@ -149,9 +151,7 @@ class _Pool:
 
     def close(self) -> None:
         """End every process."""
-        for process in self.processes:
-            process.kill()
-            process.join()
+        kill(*self.processes)
         for pipe in self.pipes:
             pipe.close()
 

@@ -21,6 +21,7 @@ from asyncrl.images import is_image
 from asyncrl.inputs import NEVER_CHANGED, InputStatistics, statistics_of, sums_of
 from asyncrl.machine import available_cores
 from asyncrl.networks import Network, largest_supported_torso, make_network
+from asyncrl.seeding import seeded
 from asyncrl.spaces_json import other_space
 from asyncrl.store import ParameterStore, StoreSpec
 
@@ -54,7 +55,10 @@ def fresh_start(config: Config) -> Start:
     """
     num_envs, steps = (ATARI_ENVS, ATARI_STEPS) if is_atari(config.env) else (RANDOM_ENVS, RANDOM_STEPS)
     num_envs = min(num_envs, config.workers * config.envs_per_worker)  # a port or a licence may allow no more
-    with opened_envs(config, num_envs if config.standardize_inputs else 1, threads=available_cores()) as envs:
+    with (
+        seeded(np.random.SeedSequence(config.seed, spawn_key=(20_000, 2))),
+        opened_envs(config, num_envs if config.standardize_inputs else 1, threads=available_cores()) as envs,
+    ):
         spaces_, statistics, sums = (envs.observation_space, envs.action_space), None, None
         if config.network == "auto" and len(spaces_[0].shape or ()) == 4 and spaces_[0].dtype == np.uint8:
             raise UserError(
@@ -69,7 +73,8 @@ def fresh_start(config: Config) -> Start:
             )
         if config.standardize_inputs:
             with blaming(f"{config.env} failed in random play, before the training"):
-                patience = math.inf if config.is_in_one_process else PATIENCE_SECONDS
+                repeats = config.is_in_one_process or config.workers == 1
+                patience = math.inf if repeats else PATIENCE_SECONDS
                 statistics, sums = measure_inputs(envs, config.seed, steps, patience)
             network = make_network(config, *spaces_, statistics)
         return Start(spaces_, network, statistics, sums)

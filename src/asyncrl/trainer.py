@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asyncrl.a2c import batched, make_batched_worker
 from asyncrl.checkpoint import Checkpoint, restore_store
-from asyncrl.children import make_context, start_early
+from asyncrl.children import make_context, require_parenthood, start_early
 from asyncrl.config import Config
 from asyncrl.evaluator import Evaluation, Evaluator
 from asyncrl.flat import flatten_parameters_
@@ -25,7 +25,7 @@ from asyncrl.pool import WorkerPool
 from asyncrl.processes import Report, handling_signals
 from asyncrl.saving import Saving
 from asyncrl.simulate import Simulation
-from asyncrl.spaces_json import encode_space
+from asyncrl.spaces_json import encode_space, plain_space
 from asyncrl.start import fresh_start, make_store, require_kernels, restored_start
 from asyncrl.store import Counter
 
@@ -72,6 +72,9 @@ class Trainer:
         self.saving = Saving(run_dir / "checkpoints", announce)
         if context is None:
             context = make_context(config.env)
+            evaluates = config.eval_every is not None or config.stop_at_score is not None
+            if evaluates or not config.is_in_one_process:
+                require_parenthood()
             if not config.is_in_one_process:
                 start_early(context, config.env)
         start = fresh_start(config) if checkpoint is None else restored_start(config, checkpoint)
@@ -86,7 +89,8 @@ class Trainer:
         self.gatherer = Gatherer(best_score=state["best_score"])
         self.interrupted = False
         self.pool = self._make_pool(context, state["generation"] + 1, state.get("order_position", 0))
-        self.evaluator = Evaluator(config, context, self.spaces)
+        observations, actions = map(plain_space, self.spaces)  # whose class may be one of the user's script
+        self.evaluator = Evaluator(config, context, (observations, actions))
         self.evaluation: Evaluation | None = None
         self._best_saved = self.saving.best_score(state["best_score"])
         self._timeouts = self.store.total(Counter.TIMEOUTS)

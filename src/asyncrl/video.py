@@ -19,6 +19,7 @@ from asyncrl.envs.make import is_atari, make_filmed_env
 from asyncrl.errors import MissingPackageError, UserError, blaming, install_command, require_place
 from asyncrl.evaluate import Mode, Player, single_threaded
 from asyncrl.rollout import Episode
+from asyncrl.seeding import seeded
 
 FRAMES_PER_SECOND = 30.0  # of a film, about: where more steps than these make a second, some are left out
 MIN_HEIGHT = 420  # pixels; smaller pictures are enlarged by whole factors
@@ -60,9 +61,16 @@ def record(
         raise UserError(f"{path} must end in .mp4")
     require_place(path)
     _import_ffmpeg()
+    with seeded(np.random.SeedSequence(seed, spawn_key=(2,))):
+        return _recorded(agent, path, mode, seed, max_steps, announce)
+
+
+def _recorded(
+    agent: Agent, path: Path, mode: Mode, seed: int, max_steps: int, announce: Callable[[str], None]
+) -> Episode:
     with _no_screen(), blaming(f"{agent.config.env} cannot be made"):
         stage = _make_stage(agent.config, seed)
-    aside = path.with_name(f".{path.name}.part.mp4")
+    aside = path.absolute().with_name(f".{path.name}.part.mp4")  # or ffmpeg might take ".12:30" for a protocol
     try:
         player = Player(agent.config, agent.network, 1, mode, seed)
         announce(f"filming an episode of {agent.config.env} ...")

@@ -16,9 +16,8 @@ from asyncrl.envs.mujoco.gl import find_backend, why_not_wished
 from asyncrl.envs.registration import GYMNASIUM_MUJOCO, our_worlds
 from asyncrl.envs.torcs.build import APT_COMMAND as TORCS_COMMAND
 from asyncrl.envs.torcs.build import check_installed, host_path
-from asyncrl.errors import UserError, install_command
+from asyncrl.errors import UserError, install_command, python_command
 
-BUILD_COMMAND = "python -m asyncrl.envs.torcs"
 FIRST_PYTHON_WITHOUT_DM_CONTROL = (3, 14)  # see pyproject.toml
 
 
@@ -78,8 +77,13 @@ def _atari() -> World:
     world = _packaged("Atari", ("ALE/Pong-v5",), ("ale-py",), install_command("atari"))
     if not world.installed:
         return world
-    import ale_py  # noqa: F401  (registers its ids)
     import gymnasium
+
+    try:
+        import ale_py  # noqa: F401  (registers its ids)
+    except Exception as error:  # installed for another Python or another system: whatever it raises
+        missing = f"{world.found} cannot be imported: {' '.join(str(error).split())}"
+        return dataclasses.replace(world, found="", missing=missing)
 
     games = [name for name in gymnasium.registry if name.startswith("ALE/")]
     return dataclasses.replace(world, ids=_led_by("ALE/Pong-v5", games))
@@ -94,7 +98,8 @@ _HEADERS = ("EGL/egl.h", "GL/gl.h")
 
 
 def _torcs() -> World:
-    name, ids, install = "TORCS", ("asyncrl/Torcs-v0",), f"{TORCS_COMMAND} && {BUILD_COMMAND}"
+    build_command = f"{python_command()} -m asyncrl.envs.torcs"
+    name, ids, install = "TORCS", ("asyncrl/Torcs-v0",), f"{TORCS_COMMAND} && {build_command}"
     try:
         found, is_built = f"torcs {check_installed()}", host_path().exists()
     except UserError as error:
@@ -108,7 +113,7 @@ def _torcs() -> World:
     if lacking:
         missing = f"there is no {' and no '.join(lacking)} to build its host with"
         return World(name, ids, missing=missing, install=install)
-    return World(name, ids, f"{found}; its host is built at the first use, or by {BUILD_COMMAND}", install=install)
+    return World(name, ids, f"{found}; its host is built at the first use, or by {build_command}", install=install)
 
 
 def _gymnasium_mujoco() -> Iterable[str]:

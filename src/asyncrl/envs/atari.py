@@ -65,7 +65,7 @@ class AtariEnvironments(Environments):
         truncated = (self._steps >= self._max_steps) & ~terminated
         ended = terminated | truncated
         # Never `episodic_life`: it really resets the game at each life lost, so that the agent never sees its last.
-        lives_lost = (info["lives"] < self._lives) & ~ended
+        lives_lost = (info["lives"] < self._lives) & ~terminated
         final = None
         if ended.any():
             # A reset now replaces the autoreset of the next step, which would ignore the action and earn nothing.

@@ -14,7 +14,7 @@ class Step(NamedTuple):
     rewards: np.ndarray  # [B] float32, raw
     terminated: np.ndarray  # [B] bool: the world ended; nothing follows
     truncated: np.ndarray  # [B] bool: a limit cut the episode; the world would have gone on
-    lives_lost: np.ndarray  # [B] bool: a life was lost and the episode goes on
+    lives_lost: np.ndarray  # [B] bool: a life was lost and the game is not over
     final_observations: np.ndarray | None  # [B, ...] true last observations where an episode ended; None if none did
 
 
