@@ -67,7 +67,8 @@ def look(from_benchmarks, monkeypatch, tmp_path):
         with module.running(command, {}) as process:
             found, ended = module.judged(process, tmp_path, module.LEARNERS["sb3-a2c"], args, time.monotonic())
         assert [e["steps"] for e in found] == judged == sorted(set(judged))
-        assert all(0 <= e["foreign_load"] <= 1.1 for e in found)  # ticks are coarse
+        # A tenth of a second is ten ticks of a core, and each end of it may be off by one or two of them.
+        assert all(0 <= e["foreign_load"] <= 1.5 for e in found)
         return [e["score"] for e in found], ended
 
     return look
