@@ -41,7 +41,8 @@ def install_debian(worlds: list[World]) -> list[str]:
             "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
             "DEBIAN_FRONTEND": "noninteractive",
         }
-        # Safe to give to a shell: every command is a constant of asyncrl.worlds, nothing of it comes from outside.
+        # Safe to give to a shell: commands are constants of asyncrl.worlds, but for the path of this very Python, which
+        # is quoted there; nothing of them comes from outside.
         subprocess.run(command, shell=True, check=False, env=variables, stdin=subprocess.DEVNULL)
     return []
 
