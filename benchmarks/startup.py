@@ -1,7 +1,6 @@
 """How long `asyncrl train` takes to its first gradient, beside `import torch` and the building of its environments.
 
-python benchmarks/startup.py
-python benchmarks/startup.py --preset paper      # sixteen workers
+As in `python benchmarks/startup.py`, or with `--preset paper` of sixteen workers.
 
 Each part is a fresh process, and the parts alternate. The bar is three times the first plus 1.2 times the second.
 """

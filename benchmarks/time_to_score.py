@@ -95,7 +95,7 @@ def main() -> int:
         name, rest = split_positional(sys.argv[1:])
         known = ("asyncrl", *LEARNERS)
         if name not in known and not {"-h", "--help"} & set(rest):
-            raise UserError(f"time_to_score.py whom? One of {', '.join(known)}")
+            raise UserError(f"time whom? One of {', '.join(known)}")
         args = parse(Arguments, rest, "time_to_score.py", Arguments())
         assert name is not None
         require_numbers(args)

@@ -49,6 +49,13 @@ def rows(text: str) -> list[dict]:
     return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
 
 
+def test_a_module_of_this_folder_is_found_by_those_who_are_told_how(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "only_here.py").touch()
+    assert main(("train", "only_here:make")) == 2
+    assert "No module named 'only_here'; to import from this folder set PYTHONPATH=." in capsys.readouterr().err
+
+
 def in_process_of_its_own(code: str, *args: str) -> subprocess.CompletedProcess:
     path = f"{TESTS.parent / 'src'}{os.pathsep}{TESTS}"
     command = [sys.executable, "-c", code, *args]

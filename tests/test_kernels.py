@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import gc
+import json
 import os
 import platform
 import subprocess
@@ -281,6 +282,16 @@ def test_without_a_compiler_pytorch_computes(tmp_path: Path) -> None:
     assert "PyTorch computes alone, which is slower: no C compiler" in done.stdout
     assert not (tmp_path / "asyncrl").exists()
     assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
+def test_without_a_compiler_the_measured_speed_is_said_to_be_pytorchs(tmp_path: Path) -> None:
+    environment = {**os.environ, "CC": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)}
+    for verb in (("bench", "--seconds", "0.5", "--warmup", "0"), ("tune", "--budget", "0.1")):
+        command = [sys.executable, "-m", "asyncrl", verb[0], "asyncrl/Catch-v0", "--workers", "1", "--json", *verb[1:]]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "PyTorch computes alone, which is slower: no C compiler" in done.stderr
+        assert json.loads(done.stdout).get("kernels") == {"bench": "torch", "tune": None}[verb[0]]
 
 
 Break = Callable[[Path], None]

@@ -397,6 +397,26 @@ def test_what_a_killed_process_has_started_ends_with_it():
     wait_until(lambda: program not in processes())
 
 
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM])
+def test_what_environments_leave_behind_ends_with_the_command(start, tmp_path, number):
+    frames = "1k" if number is None else "1G"
+    training = start("worlds:leaves_program", "--workers", "2", "--envs-per-worker", "2", "--frames", frames)
+    if number is not None:
+        training.wait_for_frames()
+        os.kill(training.process.pid, number)
+    assert training.process.wait(PATIENCE_SECONDS) == (0 if number is None else 130)
+    training.assert_left_clean()
+    assert len(list(tmp_path.glob("program-*"))) > 4  # the trainer has looked at one, too
+
+
+def test_a_reader_of_help_need_not_wait_for_what_an_environment_has_left_behind(tmp_path):
+    command = [sys.executable, "-m", "asyncrl", "train", "worlds:leaves_program", "--help"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, check=False, timeout=PATIENCE_SECONDS
+    )
+    assert done.returncode == 0 and list(tmp_path.glob("program-*"))
+
+
 FORKS = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor

@@ -1,6 +1,7 @@
 """Measuring speed: clocks that add up, real workers, a proposal that train accepts, mistakes in one line."""
 
 import dataclasses
+import errno
 import json
 from collections.abc import Callable, Collection
 
@@ -161,6 +162,18 @@ def test_tune_proposes_what_train_accepts(tmp_path, capsys):
     )
 
 
+def test_tune_tells_its_proposal_where_it_cannot_write_it(tmp_path, capsys, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("asyncrl.config_file.write_config", refuse)
+    out = tmp_path / "tuned.toml"
+    assert main(("tune", "CartPole-v1", "--workers", "1", "--budget", "0.1", "--out", str(out))) == 2
+    told = capsys.readouterr()
+    assert "to train so:" in told.out and " train CartPole-v1 --workers=1 --envs-per-worker=" in told.out
+    assert f"cannot write {out}: No space left on device" in told.err
+
+
 @pytest.mark.parametrize(
     ("args", "kept"),
     [
@@ -313,6 +326,7 @@ def test_a_worker_that_hangs_at_the_end_is_told(monkeypatch, tmp_path):
         (("tune", "CartPole-v1", "--budget", "0"), "--budget is 0.0: it must be positive"),
         (("tune", "CartPole-v1", "--out", "no/x.toml"), "there is no folder no"),
         (("tune", "CartPole-v1", "--out", "."), "it is a folder"),
+        (("tune", "CartPole-v1", "--out", "/proc/x.toml"), "no file can be made in its folder"),
         (("tune", "CartPol-v1"), "did you mean CartPole-v1?"),
         (("bench", "CartPole-v1", "--seconds", "0"), "--seconds must be positive"),
         (("bench", "CartPole-v1", "--profile", "--out", "x.txt"), "pictures end with .png"),

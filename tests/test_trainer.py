@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -116,6 +117,17 @@ def test_workers_share_no_randomness_that_environments_draw_from_unasked(module)
     for episode in run.episodes():
         first.setdefault(episode["worker"], episode["score"])
     assert len(set(first.values())) == len(first) == 3
+
+
+def test_environments_that_draw_from_global_generators_take_none_of_the_callers_numbers():
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    expected = random.random(), np.random.random()  # noqa: NPY002
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    asyncrl.train("worlds:careless", workers=1, frames=500, run_dir="run", announce=[].append)
+    asyncrl.resume("run", env="worlds:careless", frames=1_000, announce=[].append)
+    assert (random.random(), np.random.random()) == expected  # noqa: NPY002
 
 
 def test_environments_may_have_processes_of_their_own():

@@ -8,6 +8,7 @@ import ctypes
 import multiprocessing
 import os
 import random
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,8 @@ class Careless(Tiny):
     def __init__(self, module: str) -> None:
         super().__init__()
         self.module = module
+        random.random()
+        np.random.random()  # noqa: NPY002
 
     def step(self, action):
         import torch
@@ -96,6 +99,12 @@ def has_child() -> gymnasium.Env:
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
         child.start()
         Path(f"child-{child.pid}").touch()
+    return Tiny()
+
+
+def leaves_program() -> gymnasium.Env:
+    """Start a program and leave it behind, with all that it inherits; a file is named after it."""
+    Path(f"program-{subprocess.Popen(['sleep', '600']).pid}").touch()
     return Tiny()
 
 

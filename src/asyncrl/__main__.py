@@ -2,6 +2,6 @@
 
 import sys
 
-from asyncrl.cli import main
+from asyncrl.cli import command
 
-sys.exit(main())
+sys.exit(command())

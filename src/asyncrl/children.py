@@ -17,7 +17,7 @@ from typing import Any
 from asyncrl.envs.atari import rom_name
 from asyncrl.envs.make import is_atari
 from asyncrl.errors import UserError
-from asyncrl.machine import descendants
+from asyncrl.machine import descendants, end_at_once
 
 
 def mmap_threshold(libc: str) -> int:
@@ -130,12 +130,20 @@ def kill(*processes: BaseProcess) -> None:
         if process.is_alive():
             started = [] if process.pid is None else descendants(process.pid)
             process.kill()
-            for pid in started:
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+            end_at_once(started)
     deadline = time.monotonic() + KILL_SECONDS
     for process in processes:
         process.join(max(deadline - time.monotonic(), 0.0))
+
+
+def end_leftovers() -> None:
+    """End what this process and its children have started, but for the servers of multiprocessing, which end with us.
+
+    Only for a process that is ours from beginning to end: another's may have started what it still needs.
+    """
+    server: Any = forkserver._forkserver  # pyright: ignore[reportAttributeAccessIssue]
+    tracker: Any = resource_tracker._resource_tracker  # pyright: ignore[reportAttributeAccessIssue]
+    end_at_once(set(descendants(os.getpid())) - {server._forkserver_pid, tracker._pid})
 
 
 @contextlib.contextmanager

@@ -37,6 +37,17 @@ VERBS = {
 }
 
 
+def command() -> int:
+    """Be the program `asyncrl`: run one verb, then end what environments have started and their `close` left behind."""
+    try:
+        return main()
+    finally:
+        if "multiprocessing" in sys.modules:  # without which no environment has been built
+            from asyncrl.children import end_leftovers
+
+            end_leftovers()
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run one verb; return 0, or 2 for a mistake of the user (told in one line), or 130 if interrupted.
 

@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +34,12 @@ def require_place(path: Path) -> None:
         raise UserError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+    if path.exists() and not os.access(path, os.W_OK):
         raise UserError(f"cannot write {path}: permission denied")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:  # root, who may write anywhere, cannot make files in /proc
+        raise UserError(f"cannot write {path}: no file can be made in its folder ({error.strerror})") from None
 
 
 def shortened(text: str) -> str:

@@ -5,8 +5,9 @@ import errno
 import fcntl
 import math
 import os
+import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from asyncrl.errors import UserError
@@ -60,6 +61,13 @@ def descendants(pid: int) -> list[int]:
     for ancestor in found:
         found += [child for child, parent in parents.items() if parent == ancestor]
     return found[1:]
+
+
+def end_at_once(pids: Iterable[int]) -> None:
+    """End these processes, those that are still there."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def sync(path: Path) -> None:

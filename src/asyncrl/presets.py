@@ -15,6 +15,7 @@ from asyncrl.envs.make import is_atari, opened_envs
 from asyncrl.errors import UserError
 from asyncrl.images import MIN_PICTURE, is_image, torso_shape
 from asyncrl.machine import available_cores
+from asyncrl.seeding import put_back_after
 
 _printing = threading.RLock()
 
@@ -285,5 +286,5 @@ def _is_picture(observations: spaces.Space) -> bool:
 
 def _spaces(world: Config) -> tuple[spaces.Space, spaces.Space]:
     # What the environment prints is no output of ours. One thread at a time: there is but one stdout to put back.
-    with _printing, contextlib.redirect_stdout(sys.stderr), opened_envs(world, 1) as envs:
+    with _printing, contextlib.redirect_stdout(sys.stderr), put_back_after(), opened_envs(world, 1) as envs:
         return envs.observation_space, envs.action_space

@@ -19,7 +19,7 @@ import torch
 from asyncrl.config import Config
 from asyncrl.errors import UserError
 from asyncrl.inputs import InputStatistics
-from asyncrl.machine import descendants
+from asyncrl.machine import descendants, end_at_once
 from asyncrl.rollout import Episode
 from asyncrl.seeding import seed_everything
 from asyncrl.store import ParameterStore
@@ -91,9 +91,10 @@ def prepare_process() -> None:
 
 
 def end_children() -> None:
-    """End what environments have started by multiprocessing and left behind, which Python would wait for."""
-    for child in multiprocessing.active_children():
+    """End what environments have started and their `close` left behind. Python would wait for its own children."""
+    for child in multiprocessing.active_children():  # also where `descendants` finds none
         child.kill()
+    end_at_once(descendants(os.getpid()))
 
 
 def _end_with_parent() -> None:
@@ -105,9 +106,7 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         try:
-            for pid in descendants(os.getpid()):
-                with contextlib.suppress(OSError):
-                    os.kill(pid, signal.SIGKILL)
+            end_at_once(descendants(os.getpid()))
         finally:
             os._exit(1)
 

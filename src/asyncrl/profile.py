@@ -16,6 +16,7 @@ from asyncrl.quantities import counted
 from asyncrl.roofline import FLOORS
 from asyncrl.spans import SPANS
 from asyncrl.speed import Speed, Window, measure_speed, trainable
+from asyncrl.start import slower_without
 
 # Okabe and Ito (2008), and greys for what is neither game nor network.
 COLOURS = {
@@ -99,6 +100,8 @@ def bench_verb(args: Sequence[str]) -> int:
         require_writable(given.out)
     # The preset as it is for this world.
     settings = trainable(dataclasses.replace(given.settings, preset=start.preset))
+    if (slower := slower_without(settings)) is not None:
+        print(slower, file=sys.stderr)
     print(f"measuring {settings.env} for {given.warmup:g} + {given.seconds:g} seconds ...", file=sys.stderr, flush=True)
     with contextlib.redirect_stdout(sys.stderr):  # what environments print must not come between lines of JSON
         speed = measure_speed(settings, seconds=given.seconds, warmup=given.warmup, profile=given.profile)
@@ -124,7 +127,7 @@ def as_row(speed: Speed, profile: Profile | None) -> dict[str, Any]:
         "preset": config.preset,
         "workers": config.workers,
         "envs_per_worker": config.envs_per_worker,
-        "kernels": config.kernels,
+        "kernels": "torch" if slower_without(config) else config.kernels,
         "steps_per_second": speed.steps_per_second,
         "frames_per_second": speed.frames_per_second,
         "cpu_micros_per_step": speed.cpu_micros_per_step,

@@ -20,13 +20,13 @@ from asyncrl.display import PlainDisplay, make_display, say
 from asyncrl.errors import UserError
 from asyncrl.handed import Handed, hand_over
 from asyncrl.journals import read_json_lines
-from asyncrl.kernels import why_none
 from asyncrl.lock import holding
 from asyncrl.machine import available_cores
 from asyncrl.metrics import Progress
 from asyncrl.pointers import find_checkpoint
 from asyncrl.presets import preset_for
 from asyncrl.quantities import counted
+from asyncrl.start import slower_without
 from asyncrl.trainer import Outcome, Trainer
 from asyncrl.trust import repeat, require_repeated
 
@@ -226,7 +226,9 @@ def _end(config: Config, state: dict[str, Any]) -> str | None:
     """Return why a run in `state` has nothing left to do, or None."""
     evaluation = state["evaluation"]
     if state["frames"] >= config.frames:
-        return f"is done with its {config.frames:,} frames: it has {state['frames']:,}, give more with --frames"
+        return (
+            f"is done with its {counted(config.frames, 'frame')}: it has {state['frames']:,}, give more with --frames"
+        )
     if config.max_time is not None and state["seconds"] >= config.max_time:
         return f"is done with its {config.max_time:g} seconds: give more with --max-time"
     if config.stop_at_score is not None and evaluation and evaluation["evaluated_score"] >= config.stop_at_score:
@@ -245,8 +247,8 @@ def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: S
             if checkpoint is None:
                 shutil.rmtree(run_dir, ignore_errors=True)
             raise UserError(f"cannot write to {run_dir}: {error.strerror}") from None
-        if config.kernels == "auto" and (why := why_none()) is not None:
-            announce(f"PyTorch computes alone, which is slower: {why}")
+        if (slower := slower_without(config)) is not None:
+            announce(slower)
         if checkpoint is None and not config.is_actor_critic and config.epsilon_end_frames > config.frames:
             announce(
                 f"epsilon falls over {config.epsilon_end_frames:,} frames, but the run ends after {config.frames:,}: "

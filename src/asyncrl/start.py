@@ -21,7 +21,7 @@ from asyncrl.images import is_image
 from asyncrl.inputs import NEVER_CHANGED, InputStatistics, statistics_of, sums_of
 from asyncrl.machine import available_cores
 from asyncrl.networks import Network, largest_supported_torso, make_network
-from asyncrl.seeding import seeded
+from asyncrl.seeding import put_back_after, seeded
 from asyncrl.spaces_json import other_space
 from asyncrl.store import ParameterStore, StoreSpec
 
@@ -46,6 +46,13 @@ def require_kernels(config: Config) -> None:
     if config.kernels == "bf16" and not kernels.has_bfloat16():
         why = kernels.why_none() or "the processor, or what the compiler knows of it, has no AVX-512 BF16"
         raise UserError(f"--kernels bf16: {why}. Choose --kernels auto, which computes in float32")
+
+
+def slower_without(config: Config) -> str | None:
+    """Return in a line that `config` would compute faster with our kernels, and why there are none; else None."""
+    if config.kernels != "auto" or config.device != "cpu" or (why := kernels.why_none()) is None:
+        return None
+    return f"PyTorch computes alone, which is slower: {why}"
 
 
 def fresh_start(config: Config) -> Start:
@@ -86,7 +93,7 @@ def restored_start(config: Config, checkpoint: Checkpoint) -> Start:
     Raises:
         UserError: if it is not of this network, or the environment has become another one.
     """
-    with opened_envs(config, 1) as envs:
+    with put_back_after(), opened_envs(config, 1) as envs:
         network, spaces_ = restore_network(config, checkpoint), (envs.observation_space, envs.action_space)
         if (name := other_space(spaces_, checkpoint.state["spaces"])) is not None:
             raise UserError(f"{config.env} has another {name} space now than in {checkpoint.path}: train anew")

@@ -22,7 +22,7 @@ from asyncrl.machine import available_cores
 from asyncrl.presets import most_games
 from asyncrl.quantities import counted
 from asyncrl.speed import Speed, measure_speed, trainable
-from asyncrl.start import fresh_start
+from asyncrl.start import fresh_start, slower_without
 from asyncrl.trust import may_import
 from asyncrl.worker import threads_of
 
@@ -88,15 +88,18 @@ def tune_verb(args: Sequence[str]) -> int:
     if _is_settled(settings, fixed) and not _is_settled(settings, ()):
         options = sorted(f"--{name.replace('_', '-')}" for name in fixed)
         raise UserError(f"there is nothing left to try: leave out {' or '.join(options)}")
+    if (slower := slower_without(settings)) is not None:
+        say(slower)
     with contextlib.redirect_stdout(sys.stderr):  # what environments print must not come between lines of JSON
         trials = list(try_out(settings, given.budget, say, fixed))
     best = choose(trials)
     proposal = _repeated(settings, best, trials)
-    if given.out is not None:
-        write(given.out, proposal)
-    command = command_of(proposal, given.out, args, settings)
+    failure = None if given.out is None else _write(given.out, proposal)
+    command = command_of(proposal, None if failure else given.out, args, settings)  # told after a failure too
     row = {"command": command, "proposal": vars(best), "trials": [vars(t) for t in trials]}
-    print(json.dumps(row) if given.json else as_text(best, trials, command, settings, fixed))
+    print(json.dumps(row) if given.json else as_text(best, trials, command, settings, fixed), flush=True)
+    if failure is not None:
+        raise UserError(failure)
     return 0
 
 
@@ -262,19 +265,16 @@ def _passed_on(args: Sequence[str]) -> list[str]:
     return kept
 
 
-def write(out: Path, config: Config) -> None:
-    """Write `config` as a file for --config.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
+def _write(out: Path, config: Config) -> str | None:
+    """Write `config` as a file for --config; return why that cannot be done, if so."""
     from asyncrl.config_file import write_config
     from asyncrl.run import provenance
 
     try:
         write_config(out, config, provenance())
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from None
+        return f"cannot write {out}: {error.strerror}"
+    return None
 
 
 def as_text(best: Trial, trials: Sequence[Trial], command: str, settings: Config, fixed: Collection[str] = ()) -> str:

@@ -8,6 +8,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -148,7 +149,12 @@ def _imported_function(module: str, name: str) -> Callable[..., gymnasium.Env]:
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"cannot import {module}:{name}: {_first_line(error)}") from error
+        top = module.partition(".")[0]
+        is_here = getattr(error, "name", None) == top and (
+            Path(f"{top}.py").exists() or Path(top, "__init__.py").exists()
+        )
+        hint = "; to import from this folder set PYTHONPATH=." if is_here else ""  # Python would not look there
+        raise UserError(f"cannot import {module}:{name}: {_first_line(error)}{hint}") from error
     return function
 
 
