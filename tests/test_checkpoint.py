@@ -32,7 +32,7 @@ from asyncrl.networks import make_network
 from asyncrl.pointers import find_checkpoint, point_to, prune
 from asyncrl.saving import Saving
 from asyncrl.spaces_json import decode_space, encode_space, plain_space
-from asyncrl.store import Counter, ParameterStore, StoreSpec
+from asyncrl.store import Counter, ParameterStore, StoreSpec, adam_decays
 from asyncrl.worker import Update
 
 CONFIG = Config(env="CartPole-v1", workers=2, optimizer="rmsprop", standardize_inputs=False)
@@ -50,7 +50,7 @@ class Run:
         self.store = ParameterStore(StoreSpec.of(config, theta.numel()), config)
         self.store.theta.copy_(theta)
         self.store.statistics.copy_(torch.rand(self.store.statistics.shape))
-        self.store.ages[:, 0] = [5, 7]
+        self.store.ages[:2, 0] = [5, 7]
         self.checkpoints.mkdir(parents=True)
         write_config(folder / "config.toml", config, {})
 
@@ -351,6 +351,34 @@ def test_adams_moments_mean_the_same_with_another_number_of_workers(run, before,
     restore_store(stores[1], dataclasses.replace(found, state=state, optimizer=optimizer))
     stores[1].apply(1, update, 0)
     torch.testing.assert_close(stores[1].theta, torch.full_like(stores[1].theta, -0.5))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_of_many_workers_own_statistics_the_mean_is_kept(tmp_path, optimizer):
+    settings = {"optimizer": optimizer, "adam_beta1": 0.9, "decay": 0.99}
+    many, few = (dataclasses.replace(CONFIG, workers=workers, **settings) for workers in (20, 3))
+    run = Run(tmp_path / "run", many)
+    run.store.statistics.zero_()
+    run.store.ages[:] = 0
+    gradient = torch.linspace(1, 3, len(run.store.theta))
+    for worker in range(20):  # the first has not begun, the last has made most updates
+        for _ in range(2 * worker):
+            run.store.apply(worker, Update(gradient, 1, 1, {}, []), 0)
+    found = load_checkpoint(run.save(1_000))
+    assert len(found.optimizer["statistics"]) == 1 and found.optimizer["ages"][0, 0] == 38
+    store = ParameterStore(StoreSpec.of(few, len(gradient)), few)
+    restore_store(store, found)
+    for owner in range(3):
+        assert store.ages[owner, 0] == 38
+        if optimizer == "adam":
+            beta1, beta2 = adam_decays(few, 3)
+            mean, square = store.statistics[owner]
+            torch.testing.assert_close(mean / (1 - beta1**38), gradient)
+            torch.testing.assert_close(square / (1 - beta2**38), gradient**2)
+        else:
+            torch.testing.assert_close(store.statistics[owner, 0], run.store.statistics[1:, 0].mean(0))
+    simulated = Run(tmp_path / "simulated", dataclasses.replace(many, schedule="simulated"))
+    assert torch.equal(load_checkpoint(simulated.save(1)).optimizer["statistics"], simulated.store.statistics)
 
 
 def test_what_is_not_there(run, tmp_path):

@@ -32,6 +32,7 @@ from asyncrl.spaces_json import decode_space
 from asyncrl.store import ParameterStore, adam_decays
 
 SCHEMA = 1
+MOST_SETS = 8  # of workers' own statistics that a checkpoint keeps apart: those of 64 would take seconds to write
 _LARGEST_SCORE = 1e300
 _FILES = ("parameters.safetensors", "optimizer.safetensors")
 
@@ -238,14 +239,26 @@ def versions() -> dict[str, str]:
 
 
 def _optimizer_tensors(store: ParameterStore) -> dict[str, Tensor]:
-    tensors = {
-        "statistics": store.statistics.clone(),
-        "target": store.target.clone(),
-        "ages": torch.from_numpy(store.ages.copy()),
-    }
+    merges = store.spec.owners > MOST_SETS and not store.config.is_in_one_process  # which repeats to the last bit
+    statistics, ages = _merged_statistics(store) if merges else (store.statistics.clone(), store.ages.copy())
+    tensors = {"statistics": statistics, "target": store.target.clone(), "ages": torch.from_numpy(ages)}
     if store.inputs is not None:
         tensors["input_sums"] = torch.from_numpy(store.inputs.merged())
     return tensors
+
+
+def _merged_statistics(store: ParameterStore) -> tuple[Tensor, np.ndarray]:
+    """Return the mean of workers' own statistics, as [1, statistics, P], and its age [1, 8]: as if of one worker."""
+    merged, ages = torch.zeros_like(store.statistics[:1]), store.ages.copy()
+    decays = [(0.0, 0.0)] * len(store.spec.statistics)  # statistics that begin at 0 and stay as they are
+    if store.config.optimizer == "adam":
+        decays = list(zip(adam_decays(store.config, store.spec.owners), adam_decays(store.config, 1), strict=True))
+    age, owners = int(ages[:, 0].max()), np.flatnonzero(ages[:, 0])
+    for owner in owners:
+        for mean, own, (old, new) in zip(merged[0], store.statistics[owner], decays, strict=True):
+            mean.add_(own, alpha=(1 - new**age) / (1 - old ** int(ages[owner, 0])) / len(owners))
+    ages[0, 0] = age
+    return merged, ages[:1]
 
 
 def _copied(tensor: Tensor) -> Tensor:
