@@ -389,6 +389,10 @@ def test_what_is_not_there(run, tmp_path):
     run.save(1_000)
     with pytest.raises(UserError, match="holds no best checkpoint: there is one after 100 training episodes"):
         find_checkpoint(run.path, "best")
+    (run.checkpoints / "latest").unlink()
+    assert_refused(run.path, r"holds no latest checkpoint link, .*: name a checkpoint itself, .*/checkpoints/1000$")
+    assert asyncrl.load(run.checkpoints / "1000").checkpoint.state["frames"] == 1_000
+    point_to(run.checkpoints, "latest", run.checkpoints / "1000")
     (run.path / "config.toml").unlink()
     assert_refused(run.path, "cannot read .*config.toml: No such file")
 

@@ -92,6 +92,13 @@ def test_a_zero_gradient_survives_clipping() -> None:
     assert gradient.tolist() == [0, 0]
 
 
+def test_clipping_takes_norms_whose_squares_no_float_holds():
+    gradient = torch.tensor([3e20, 4e20])
+    assert clip_global_norm_(gradient, 1.0) == pytest.approx(5e20)
+    torch.testing.assert_close(gradient, torch.tensor([0.6, 0.8]))
+    assert clip_global_norm_(torch.tensor([math.inf, 1.0]), 1.0) == math.inf
+
+
 def test_annealing_is_linear_and_clamped() -> None:
     fractions = (-1, 0, 0.25, 1, 3)
     assert [linear_anneal(8.0, 4.0, f) for f in fractions] == [8, 8, 7, 4, 4]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import random
 from pathlib import Path
 
 import gymnasium
@@ -146,6 +147,52 @@ class Peculiar(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         return self.used(self.frozen(inputs.view(len(inputs), -1)))
+
+
+class Doubled(nn.Module):
+    """Computes in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Linear(3, 5).double()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.layers(inputs.double())
+
+
+def test_networks_of_other_numbers_are_refused() -> None:
+    config = Config(env="worlds:tiny", network=lambda space: Doubled())  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^the network's .*weight is made as torch.float64 on cpu: it must be float32"):
+        make_network(config, Tiny().observation_space, DISCRETE)  # type: ignore[arg-type]
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(UserError, match=r"torch.float64 on cpu: .*torch.set_default_dtype"):
+            make_network(Config(env="worlds:tiny"), Tiny().observation_space, DISCRETE)  # type: ignore[arg-type]
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_whatever_a_torso_draws_from_it_draws_the_same_in_every_process() -> None:
+    def make(space: spaces.Box) -> nn.Module:
+        torso = nn.Linear(3, 4)
+        torso.register_buffer("drawn", torch.tensor([np.random.random(), random.random()]))  # noqa: NPY002
+        return torso
+
+    config = Config(env="worlds:tiny", network=make, seed=3)  # type: ignore[arg-type]
+    drawn = []
+    for other in range(2):
+        np.random.seed(other)  # noqa: NPY002
+        random.seed(other)
+        network = make_network(config, Tiny().observation_space, DISCRETE)  # type: ignore[arg-type]
+        drawn += [buffer for name, buffer in network.named_buffers() if name.endswith("drawn")]
+        assert random.random() == random.Random(other).random()
+    assert len(drawn) == 2 and torch.equal(*drawn)
+
+
+def test_where_torch_keeps_no_gradients_there_is_training_all_the_same(tmp_path: Path) -> None:
+    with torch.no_grad():
+        run = asyncrl.train("asyncrl/Catch-v0", algo="a2c", frames=200, run_dir=tmp_path / "run", announce=[].append)
+    assert run.outcome is not None and run.outcome.reason == "frames"
 
 
 def test_a_peculiar_torso_trains_and_its_checkpoints_open(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -407,6 +408,33 @@ def test_what_environments_leave_behind_ends_with_the_command(start, tmp_path, n
     assert training.process.wait(PATIENCE_SECONDS) == (0 if number is None else 130)
     training.assert_left_clean()
     assert len(list(tmp_path.glob("program-*"))) > 4  # the trainer has looked at one, too
+
+
+def test_what_the_shell_has_started_for_us_stays(tmp_path):
+    train = f"exec {shlex.quote(sys.executable)} -m asyncrl train worlds:leaves_program --frames 500 --workers 1 --json"
+    subprocess.run(
+        ["bash", "-c", f"{train} > >(cat >part; sleep 1; mv part whole)"],
+        cwd=tmp_path,
+        env=environment(),
+        check=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    wait_until((tmp_path / "whole").exists)
+    assert rows(tmp_path / "whole")[-1]["event"] == "end"
+
+
+def test_many_workers_may_have_their_files():
+    code = (
+        "import resource, asyncrl.children\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+        "asyncrl.children.make_context('CartPole-v1')\n"
+        "print(*resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True, timeout=300
+    )
+    soft, hard = map(int, done.stdout.split())
+    assert soft == (8192 if hard == -1 else min(hard, 8192)) > 256
 
 
 def test_a_reader_of_help_need_not_wait_for_what_an_environment_has_left_behind(tmp_path):

@@ -19,6 +19,7 @@ from asyncrl.evaluate import Mode, Player, evaluate
 from asyncrl.networks import Network
 from asyncrl.pointers import find_checkpoint
 from asyncrl.rollout import Episode
+from asyncrl.seeding import put_back_after
 from asyncrl.spaces_json import decode_space, other_space
 from asyncrl.trust import repeat, require_repeated
 
@@ -93,7 +94,7 @@ class Agent:
         repeated = env if own_options and not is_import_path(env) else self._repeated_env
         require_repeated(self.config, repeated)
         if own_options:
-            with opened_envs(self.config, 1) as envs:
+            with put_back_after(), opened_envs(self.config, 1) as envs:
                 name = other_space((envs.observation_space, envs.action_space), self.checkpoint.state["spaces"])
             if name is not None:
                 raise UserError(f"--env-options make {env} with another {name} space than the agent was trained with")

@@ -6,6 +6,8 @@ from typing import Any
 
 from asyncrl.keywords import parse_keywords
 
+MOST_WORKERS = 1024
+
 
 def _positive(value: float) -> bool:
     return 0 < value < math.inf
@@ -45,7 +47,7 @@ def _are_keywords(text: str) -> bool:
 # (field, whether its value is valid, what it must be)
 CHECKS: tuple[tuple[str, Callable, str], ...] = (
     ("env_options", _are_keywords, "NAME=VALUE,NAME=VALUE, such as opponents=4,car=fast (no id or render_mode)"),
-    ("workers", lambda n: 1 <= n <= 1024, "between 1 and 1024"),
+    ("workers", lambda n: 1 <= n <= MOST_WORKERS, f"between 1 and {MOST_WORKERS}"),
     ("envs_per_worker", lambda n: 1 <= n <= 4096, "between 1 and 4096"),
     ("threads", lambda n: n is None or 1 <= n <= 1024, "between 1 and 1024, or none"),
     ("frames", lambda n: 1 <= n <= 10**15, "between 1 and 10**15"),

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext, ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
@@ -17,7 +17,7 @@ from typing import Any
 from asyncrl.envs.atari import rom_name
 from asyncrl.envs.make import is_atari
 from asyncrl.errors import UserError
-from asyncrl.machine import descendants, end_at_once
+from asyncrl.machine import descendants, end_at_once, raise_file_limit
 
 
 def mmap_threshold(libc: str) -> int:
@@ -90,6 +90,7 @@ def require_parenthood() -> None:
 
 def make_context(env: str) -> BaseContext:
     """Return the start method for workers that will step `env`: forkserver with their modules, spawn without it."""
+    raise_file_limit()
     with _child_surroundings():
         pass  # has started the resource tracker: a lock would start it too, but from the working folder
     if "forkserver" not in multiprocessing.get_all_start_methods():
@@ -126,24 +127,30 @@ def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> 
 
 def kill(*processes: BaseProcess) -> None:
     """End `processes` and what they have started at once; wait for them for a while: one may hang on a dead disk."""
-    for process in processes:
-        if process.is_alive():
-            started = [] if process.pid is None else descendants(process.pid)
-            process.kill()
-            end_at_once(started)
+    alive = [process for process in processes if process.is_alive()]
+    started = descendants(*(process.pid for process in alive if process.pid is not None)) if alive else []
+    for process in alive:
+        process.kill()
+    end_at_once(started)
     deadline = time.monotonic() + KILL_SECONDS
     for process in processes:
         process.join(max(deadline - time.monotonic(), 0.0))
 
 
-def end_leftovers() -> None:
+def end_leftovers(inherited: Iterable[int]) -> None:
     """End what this process and its children have started, but for the servers of multiprocessing, which end with us.
 
-    Only for a process that is ours from beginning to end: another's may have started what it still needs.
+    Only for a process that is ours: another's may have started what it still needs.
+
+    Args:
+        inherited: children that this process had before it was ours, as of a shell's `> >(gzip)`: they stay.
     """
+    for child in multiprocessing.active_children():  # also where `descendants` finds none: Python would wait for them
+        child.kill()
     server: Any = forkserver._forkserver  # pyright: ignore[reportAttributeAccessIssue]
     tracker: Any = resource_tracker._resource_tracker  # pyright: ignore[reportAttributeAccessIssue]
-    end_at_once(set(descendants(os.getpid())) - {server._forkserver_pid, tracker._pid})
+    stays = {server._forkserver_pid, tracker._pid, *inherited, *descendants(*inherited)}
+    end_at_once(set(descendants(os.getpid())) - stays)
 
 
 @contextlib.contextmanager

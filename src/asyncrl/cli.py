@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from asyncrl.errors import UserError
+from asyncrl.machine import descendants
 
 USAGE = """asyncrl: asynchronous deep reinforcement learning on CPUs (Mnih et al., 2016)
 
@@ -39,13 +40,16 @@ VERBS = {
 
 def command() -> int:
     """Be the program `asyncrl`: run one verb, then end what environments have started and their `close` left behind."""
+    inherited = descendants(os.getpid())
     try:
         return main()
     finally:
         if "multiprocessing" in sys.modules:  # without which no environment has been built
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # it is over at once
+                signal.signal(number, signal.SIG_IGN)
             from asyncrl.children import end_leftovers
 
-            end_leftovers()
+            end_leftovers(inherited)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -119,13 +119,15 @@ class Synchronous:
 
     def join(self, worker: int) -> None:
         row = self.rounds[worker]
-        if row[_ABSENT]:
+        while row[_ABSENT]:
             # Skip the round that may be under way, and the next one may have begun meanwhile: count both as done. The
             # least, as others who join are ahead of those at work; who has applied an update is one ahead of the least.
             present = self.rounds[:, _ABSENT] == 0
             applied = self.rounds[:, _APPLIED]
             row[_PULLED] = row[_APPLIED] = applied[present].min() + 3 if present.any() else applied.max() + 2
             row[_ABSENT] = 0
+            if (applied[present] >= row[_PULLED]).any():  # they have made rounds meanwhile, and would not wait for it
+                row[_ABSENT] = 1
         # Those rounds are the others' own: however long they take, they are not late. The dead are made to leave.
         while self._behind(worker, _APPLIED, len(self.rounds)).any() and not self.is_stopping():
             self.beat(worker)

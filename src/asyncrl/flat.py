@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from asyncrl.errors import UserError
+
 
 def flatten_parameters_(network: nn.Module) -> Tensor:
     """Move all parameters of `network` into one flat tensor [P] that they share from then on; return it.
@@ -15,6 +17,16 @@ def flatten_parameters_(network: nn.Module) -> Tensor:
     for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         parameter.data = piece.view_as(parameter)
     return flat
+
+
+def require_single_precision(network: nn.Module) -> None:
+    """Raise a UserError unless all parameters are float32 and on the CPU: so they are shared, and kernels read them."""
+    for name, parameter in network.named_parameters():
+        if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
+            raise UserError(
+                f"the network's {name} is made as {parameter.dtype} on {parameter.device}: it must be float32 on the "
+                "CPU, by torch's defaults (torch.set_default_dtype, set_default_device) and in a torso of your own"
+            )
 
 
 def flat_gradient(loss: Tensor, network: nn.Module, into: Tensor | None = None) -> Tensor:

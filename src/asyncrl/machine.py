@@ -13,6 +13,7 @@ from pathlib import Path
 from asyncrl.errors import UserError
 
 _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)  # that a file system can sync
+ENOUGH_FILES = 8192  # that may be open: each worker takes three of the trainer's, and the usual limit is 1,024
 CONTROL_GROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -50,17 +51,30 @@ def _quota(folder: Path, names: tuple[str, ...]) -> Iterator[float]:
             yield int(quota) / int(period)
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the processes that `pid` and those have started and that live; none where there is no /proc."""
+def raise_file_limit() -> None:
+    """Let this process and those that it starts have as many files open as many workers take, where they may."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def descendants(*pids: int) -> list[int]:
+    """Return the processes that `pids` and those have started and that live; none where there is no /proc."""
     parents: dict[int, int] = {}
     with contextlib.suppress(OSError):
         for name in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):  # it has just ended
                 parents[int(name)] = int(Path("/proc", name, "stat").read_bytes().rpartition(b")")[2].split()[1])
-    found = [pid]
+    found = list(pids)
     for ancestor in found:
         found += [child for child, parent in parents.items() if parent == ancestor]
-    return found[1:]
+    return found[len(pids) :]
 
 
 def end_at_once(pids: Iterable[int]) -> None:

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from asyncrl.config import Config
 from asyncrl.errors import UserError
+from asyncrl.flat import require_single_precision
 from asyncrl.handed import is_handed, require_function
 from asyncrl.images import MIN_PICTURE, is_image, torso_shape
 from asyncrl.inputs import InputStatistics
 from asyncrl.passes import Passes, is_supported
 from asyncrl.policies import Policy, PolicyHead, policy_head
-from asyncrl.seeding import alone
+from asyncrl.seeding import alone, seeded
 from asyncrl.tape import Tape
 from asyncrl.torsos import (
     LSTM,
@@ -155,12 +156,14 @@ def make_network(
     for verb, space in (("observes", observation_space), ("takes", action_space)):
         if isinstance(space, spaces.Box) and (not space.shape or 0 in space.shape):
             raise UserError(f"{config.env} {verb} {_brief(space)}: a Box must have one dimension or more, none empty")
-    with alone, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence(config.seed).generate_state(1)[0]))
+    seed = np.random.SeedSequence(config.seed)
+    with alone, seeded(seed):  # a torso of the user's own may draw from any of them
+        torch.default_generator.manual_seed(int(seed.generate_state(1)[0]))
         try:
             network = _assemble(config, observation_space, action_space, statistics)
         except (MemoryError, OverflowError, RuntimeError) as error:  # torch has no other word for a full memory
             raise UserError(f"cannot make a network of these settings: {' '.join(str(error).split())}") from error
+        require_single_precision(network)
         if config.initialization == "orthogonal":
             initialize_orthogonal_(network)
     return network

@@ -191,7 +191,7 @@ class _Features(Function):
 
 
 def _room(rows: int, widths: tuple[int, ...]) -> list[Tensor]:
-    return [torch.empty(rows, width) for width in widths]
+    return [torch.empty(rows, width, dtype=torch.float32) for width in widths]
 
 
 def _with_room(buffers: list[Tensor], used: int, rows: int) -> list[Tensor]:

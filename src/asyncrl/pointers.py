@@ -68,14 +68,18 @@ def prune(folder: Path, written: Sequence[Path] = ()) -> None:
         written: those that are newer than the others whatever their number, as in a run that goes on from an older one.
     """
     kept = {pointed_to(folder, name) for name in ("latest", "best")}
-    numbered = [path for path in folder.iterdir() if path.name.isdecimal() and (path / "state.json").is_file()]
-    for path in sorted(numbered, key=lambda path: (path in written, int(path.name)))[:-KEPT]:
+    for path in sorted(_numbered(folder), key=lambda path: (path in written, int(path.name)))[:-KEPT]:
         if path.resolve() not in kept:
             shutil.rmtree(path)
     for pattern in (".writing-*", f"{REPLACED}*"):
         for path in folder.glob(pattern):
             if path.resolve() not in kept:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Return the whole checkpoints of `folder`."""
+    return [path for path in folder.iterdir() if path.name.isdecimal() and (path / "state.json").is_file()]
 
 
 def find_checkpoint(path: Path, which: str = "latest") -> Path:
@@ -103,6 +107,10 @@ def _what_to_do(path: Path, which: str) -> str:
         return run_instead(path)
     if which == "best":
         return ": there is one after 100 training episodes"
+    folder = path / "checkpoints"
+    if whole := _numbered(folder) if folder.is_dir() else []:
+        newest = max(whole, key=lambda checkpoint: int(checkpoint.name))
+        return f" link, perhaps as it was copied without: name a checkpoint itself, {shlex.quote(str(newest))}"
     # A training was killed before it had written one.
     return ": if nothing trains there any more, train anew with --config " + shlex.quote(str(config))
 

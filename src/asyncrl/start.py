@@ -73,11 +73,7 @@ def fresh_start(config: Config) -> Start:
                 "all (gymnasium.wrappers.TransformObservation), or choose --network mlp"
             )
         network = make_network(config, *spaces_)
-        if config.kernels == "bf16" and not largest_supported_torso(network, spaces_[0]):
-            raise UserError(
-                f"--kernels bf16 is for convolutions on pictures of bytes, and {config.env} with this network has none "
-                "of them: leave it out"
-            )
+        _require_convolutions(config, network, spaces_[0])
         if config.standardize_inputs:
             with blaming(f"{config.env} failed in random play, before the training"):
                 repeats = config.is_in_one_process or config.workers == 1
@@ -95,11 +91,21 @@ def restored_start(config: Config, checkpoint: Checkpoint) -> Start:
     """
     with put_back_after(), opened_envs(config, 1) as envs:
         network, spaces_ = restore_network(config, checkpoint), (envs.observation_space, envs.action_space)
+        _require_convolutions(config, network, spaces_[0])
         if (name := other_space(spaces_, checkpoint.state["spaces"])) is not None:
             raise UserError(f"{config.env} has another {name} space now than in {checkpoint.path}: train anew")
         statistics = input_statistics(config, checkpoint)
         sums = _input_sums(checkpoint, math.prod(envs.observation_space.shape or ()))
         return Start(spaces_, network, statistics, sums)
+
+
+def _require_convolutions(config: Config, network: Network, space: spaces.Space) -> None:
+    """Raise a UserError if the kernels that `config` wants have nothing to compute in `network`."""
+    if config.kernels == "bf16" and not largest_supported_torso(network, space):
+        raise UserError(
+            f"--kernels bf16 is for convolutions on pictures of bytes, and {config.env} with this network has none of "
+            "them: leave it out"
+        )
 
 
 def make_store(config: Config, start: Start, context: BaseContext | None) -> ParameterStore:

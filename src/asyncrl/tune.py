@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asyncrl.arguments import Flag, parse, peek, program
+from asyncrl.checks import MOST_WORKERS
 from asyncrl.config import Config
 from asyncrl.errors import UserError, require_place
 from asyncrl.machine import available_cores
@@ -167,7 +168,7 @@ def _worker_counts(config: Config, cores: int, trials: list[Trial], fixed: Colle
     # Half: siblings on one physical core may only disturb each other. More than cores: some wait while others work.
     counts = dict.fromkeys((cores // 2, cores + 1, 2 * cores))
     for count in counts:
-        if 1 <= count != cores and _learns(config, count, batch):
+        if 1 <= count != cores and count <= MOST_WORKERS and _learns(config, count, batch):
             yield dataclasses.replace(config, workers=count, envs_per_worker=batch)
 
 
@@ -243,7 +244,8 @@ def command_of(config: Config, out: Path | None, args: Sequence[str], start: Con
     """
     if out is not None:
         again = f" --env {shlex.quote(config.env)}" if may_import(config) else ""
-        return f"{program()} train --config {shlex.quote(str(out))}{again}"
+        folder = "" if config.run_dir is None else f" --run-dir {shlex.quote(str(config.run_dir))}"  # a file keeps none
+        return f"{program()} train --config {shlex.quote(str(out))}{folder}{again}"
     words = [*_passed_on(args), f"--workers={config.workers}", f"--envs-per-worker={config.envs_per_worker}"]
     words += [] if config.threads is None else [f"--threads={config.threads}"]
     if config.workers != start.workers and peek(args, "--learning-rate") is None:

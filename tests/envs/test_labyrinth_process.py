@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("vizdoom", reason="ViZDoom is not installed: pip install 'asyncrl[labyrinth]'")
 
 from asyncrl.envs.labyrinth import EngineError, LabyrinthEnv, MazeError, engine, launch, wad
+from asyncrl.machine import descendants, end_at_once
 
 FORWARD = 0
 SOURCE = Path(launch.__file__).parents[3]
@@ -65,7 +66,7 @@ def test_closing_leaves_nothing(tmp_path, monkeypatch):
     env.close()
 
 
-@pytest.mark.parametrize("ending", ["exit", "kill"])
+@pytest.mark.parametrize("ending", ["exit", "kill", "kill all"])
 def test_the_end_of_python_leaves_nothing(ending, tmp_path):
     before = list_traces()
     program = (
@@ -81,6 +82,10 @@ def test_the_end_of_python_leaves_nothing(ending, tmp_path):
         engines = find_engines(child.pid)
         if ending == "kill":
             child.kill()
+        elif ending == "kill all":  # as the trainer does
+            started = descendants(child.pid)
+            child.kill()
+            end_at_once(started)
         else:
             child.stdin.close()
         child.wait(30)

@@ -10,6 +10,10 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from asyncrl.envs.options import require_whole
+
+MOST, LONGEST = 1024, 10**9  # of a size, and of steps
+
 Observed = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 
 
@@ -27,7 +31,8 @@ class Catch(gymnasium.Env[np.ndarray, np.int64]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012  (Gymnasium's own type)
 
     def __init__(self, rows: int = 10, columns: int = 5, render_mode: str | None = None) -> None:
-        self.rows, self.columns, self.render_mode = rows, columns, render_mode
+        self.rows, self.columns = require_whole("rows", rows, 2, MOST), require_whole("columns", columns, 1, MOST)
+        self.render_mode = render_mode
         self.observation_space = spaces.Box(0, 255, (1, rows, columns), np.uint8)
         self.action_space = spaces.Discrete(3)
         self._ball, self._paddle = np.zeros(2, int), 0
@@ -68,7 +73,7 @@ class MemoryChain(gymnasium.Env[np.ndarray, np.int64]):
     metadata = {"render_modes": []}  # noqa: RUF012
 
     def __init__(self, length: int = 10, render_mode: str | None = None) -> None:
-        self.length, self.render_mode = length, render_mode
+        self.length, self.render_mode = require_whole("length", length, 1, LONGEST), render_mode
         self.observation_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
         self.action_space = spaces.Discrete(2)
         self._cue, self._time = 1, 0
@@ -103,7 +108,8 @@ class TimeLimitChain(gymnasium.Env[np.ndarray, np.int64]):
     metadata = {"render_modes": []}  # noqa: RUF012
 
     def __init__(self, states: int = 5, limit: int = 10, render_mode: str | None = None) -> None:
-        self.states, self.limit, self.render_mode = states, limit, render_mode
+        self.states, self.limit = require_whole("states", states, 1, MOST), require_whole("limit", limit, 1, LONGEST)
+        self.render_mode = render_mode
         self.observation_space = spaces.Box(0.0, 1.0, (states,), np.float32)
         self.action_space = spaces.Discrete(2)
         self._state, self._time = 0, 0
@@ -135,7 +141,7 @@ class Target(gymnasium.Env[np.ndarray, np.ndarray]):
     _STEPS = 20
 
     def __init__(self, dimensions: int = 2, render_mode: str | None = None) -> None:
-        self.dimensions, self.render_mode = dimensions, render_mode
+        self.dimensions, self.render_mode = require_whole("dimensions", dimensions, 1, MOST), render_mode
         self.observation_space = spaces.Box(-1.0, 1.0, (2 * dimensions,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (dimensions,), np.float32)
         self._position = self._target = np.zeros(dimensions)

@@ -150,10 +150,9 @@ def _imported_function(module: str, name: str) -> Callable[..., gymnasium.Env]:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         top = module.partition(".")[0]
-        is_here = getattr(error, "name", None) == top and (
-            Path(f"{top}.py").exists() or Path(top, "__init__.py").exists()
-        )
-        hint = "; to import from this folder set PYTHONPATH=." if is_here else ""  # Python would not look there
+        is_lost = isinstance(error, ModuleNotFoundError) and error.name == top  # Python does not look in this folder
+        is_here = Path(f"{top}.py").exists() or Path(top, "__init__.py").exists()
+        hint = "; to import from this folder set PYTHONPATH=." if is_lost and is_here else ""
         raise UserError(f"cannot import {module}:{name}: {_first_line(error)}{hint}") from error
     return function
 

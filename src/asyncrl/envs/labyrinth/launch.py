@@ -27,12 +27,12 @@ for word in "$@"; do
 done
 {engine} "$@" >>engine.log 2>&1 &
 engine=$!
-{{ read -r _; rm -f "/dev/shm/ViZDoomSM$id" "/dev/shm/ViZDoomMQCtr$id" "/dev/shm/ViZDoomMQDoom$id"
-   rm -rf {folder}; kill -9 "$engine"; }} <alive &
-watch=$!
+# In a shell of its own, so that it is nobody's child: whoever ends all that Python has started leaves it.
+( {{ read -r _; rm -f "/dev/shm/ViZDoomSM$id" "/dev/shm/ViZDoomMQCtr$id" "/dev/shm/ViZDoomMQDoom$id"
+   rm -rf {folder}; kill -9 "$engine"; }} <alive & echo $! >watch )
 wait "$engine"
 code=$?
-kill -9 "$watch"
+kill -9 "$(cat watch)"
 echo "exit code $code" >>engine.log
 exit "$code"
 """

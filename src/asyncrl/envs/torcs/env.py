@@ -86,7 +86,7 @@ class TorcsEnv(gymnasium.Env):
         self._render_scale = require_whole("render_scale", render_scale, 1, MAX_RENDERED // self._size)
         self._steer_lock = require_number("steer_lock", steer_lock, 0.01, 1)
         self._reward_scale = require_number("reward_scale", reward_scale)
-        self._timeout_seconds = require_number("timeout_seconds", timeout_seconds, 0.01)
+        self._timeout_seconds = require_number("timeout_seconds", timeout_seconds, 0.01, 1e6)
         self._max_restarts = require_whole("max_restarts", max_restarts, 0, 1000)
         self._track = find_track(track)
         self._car = find_car(car)
