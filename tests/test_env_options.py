@@ -136,7 +136,9 @@ def functions_registered():
         ("asyncrl/Catch-v0", "render_mode=rgb_array", "no id or render_mode"),
         ("asyncrl/Catch-v0", "rows=1,\nb", "--env-options is 'rows=1,"),
         ("os:getcwd", "x=1", "os:getcwd takes no x\n"),
-        ("asyncrl/Catch-v0", "rows=x", "asyncrl/Catch-v0 "),
+        ("asyncrl/Catch-v0", "rows=x", "rows must be a whole number from 2 to 1024, not 'x'"),
+        ("asyncrl/MemoryChain-v0", "length=0", "length must be a whole number from 1 to"),
+        ("FrozenLake-v1", "map_name=x", "FrozenLake-v1 cannot be made: KeyError: 'x'"),
     ],
 )
 def test_what_an_environment_does_not_take_is_one_line(env, options, line, capsys, tmp_path):

@@ -94,6 +94,7 @@ def test_a_zero_gradient_survives_clipping() -> None:
 
 def test_clipping_takes_norms_whose_squares_no_float_holds():
     gradient = torch.tensor([3e20, 4e20])
+    assert clip_global_norm_(gradient, None) == math.inf  # nor do an optimiser's statistics hold them
     assert clip_global_norm_(gradient, 1.0) == pytest.approx(5e20)
     torch.testing.assert_close(gradient, torch.tensor([0.6, 0.8]))
     assert clip_global_norm_(torch.tensor([math.inf, 1.0]), 1.0) == math.inf

@@ -149,8 +149,8 @@ def end_leftovers(inherited: Iterable[int]) -> None:
         child.kill()
     server: Any = forkserver._forkserver  # pyright: ignore[reportAttributeAccessIssue]
     tracker: Any = resource_tracker._resource_tracker  # pyright: ignore[reportAttributeAccessIssue]
-    stays = {server._forkserver_pid, tracker._pid, *inherited, *descendants(*inherited)}
-    end_at_once(set(descendants(os.getpid())) - stays)
+    ours = set(descendants(os.getpid()))  # first, or it would have what theirs start meanwhile
+    end_at_once(ours - {server._forkserver_pid, tracker._pid, *inherited, *descendants(*inherited)})
 
 
 @contextlib.contextmanager

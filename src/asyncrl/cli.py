@@ -45,11 +45,22 @@ def command() -> int:
         return main()
     finally:
         if "multiprocessing" in sys.modules:  # without which no environment has been built
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # it is over at once
-                signal.signal(number, signal.SIG_IGN)
-            from asyncrl.children import end_leftovers
+            _end_leftovers(inherited)
 
-            end_leftovers(inherited)
+
+def _end_leftovers(inherited: list[int]) -> None:
+    """End them whatever comes; afterwards a signal ends what threads of an environment may keep alive."""
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        from asyncrl.children import end_leftovers
+
+        end_leftovers(inherited)
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def main(args: Sequence[str] | None = None) -> int:

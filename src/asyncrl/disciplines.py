@@ -126,7 +126,8 @@ class Synchronous:
             applied = self.rounds[:, _APPLIED]
             row[_PULLED] = row[_APPLIED] = applied[present].min() + 3 if present.any() else applied.max() + 2
             row[_ABSENT] = 0
-            if (applied[present] >= row[_PULLED]).any():  # they have made rounds meanwhile, and would not wait for it
+            # All of them may have made those rounds meanwhile: then nobody would wait for it.
+            if present.any() and applied[present].min() >= row[_PULLED]:
                 row[_ABSENT] = 1
         # Those rounds are the others' own: however long they take, they are not late. The dead are made to leave.
         while self._behind(worker, _APPLIED, len(self.rounds)).any() and not self.is_stopping():

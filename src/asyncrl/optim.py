@@ -94,7 +94,7 @@ def adam_step_(
 def clip_global_norm_(gradient: Tensor, max_norm: float | None) -> float:
     """Scale `gradient` [P] in place so that its norm is at most `max_norm` (None: leave it); return the norm before."""
     norm = math.sqrt(torch.dot(gradient, gradient))  # in two thirds of the time of `vector_norm`
-    if norm == math.inf:  # squares of numbers that are finite may not be
+    if norm == math.inf and max_norm is not None and max_norm < 1e18:  # squares of finite numbers may be too large
         norm = float(gradient.double().norm())
     if max_norm is not None and norm > max_norm:
         gradient.mul_(max_norm / norm)

@@ -25,11 +25,13 @@ for word in "$@"; do
   [ "$last" = "+viz_instance_id" ] && id=$word
   last=$word
 done
-{engine} "$@" >>engine.log 2>&1 &
+exec 3<alive
+{engine} "$@" >>engine.log 2>&1 3<&- &
 engine=$!
 # In a shell of its own, so that it is nobody's child: whoever ends all that Python has started leaves it.
-( {{ read -r _; rm -f "/dev/shm/ViZDoomSM$id" "/dev/shm/ViZDoomMQCtr$id" "/dev/shm/ViZDoomMQDoom$id"
-   rm -rf {folder}; kill -9 "$engine"; }} <alive & echo $! >watch )
+( {{ read -r _ <&3; rm -f "/dev/shm/ViZDoomSM$id" "/dev/shm/ViZDoomMQCtr$id" "/dev/shm/ViZDoomMQDoom$id"
+   rm -rf {folder}; kill -9 "$engine"; }} & echo $! >watch )
+exec 3<&-
 wait "$engine"
 code=$?
 kill -9 "$(cat watch)"
