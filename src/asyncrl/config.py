@@ -157,7 +157,8 @@ class Config:
     min_deviation: float = 0.001
     # Mean of continuous actions: linear (supplement 9), or tanh, which stays within their bounds where finite.
     policy_mean: Literal["linear", "tanh"] = "linear"
-    # Initial weights: torch (uniform +-1/sqrt(fan-in), as the authors' Torch) or orthogonal (but of an LSTM).
+    # Initial weights: torch (uniform +-1/sqrt(fan-in), as the authors' Torch) or orthogonal; an LSTM's are always
+    # uniform +-1/sqrt(cells).
     initialization: Initialization = "torch"
     # Whether to centre and scale the inputs (not in the paper): images by their mean and deviation in random play,
     # measured once; vectors by the mean and deviation of each number in all that the workers have seen so far.

@@ -22,7 +22,8 @@ def rmsprop_step_(
 ) -> None:
     """Take one non-centred RMSProp step: g = decay g + (1 - decay) d^2; theta -= learning_rate d / sqrt(g + epsilon).
 
-    Paper: epsilon stands *inside* the root (the authors' 0.1 there makes small steps about learning_rate / 0.316 * d).
+    Paper: epsilon stands *inside* the root. Its value is open: the authors' 0.1 makes small steps about
+    learning_rate / 0.316 * d.
     A lost update of a lock-free `mean_square` only ages it: it stays a convex mix of squares, so it is never negative.
 
     Args:
