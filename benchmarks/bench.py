@@ -18,6 +18,7 @@ from outcome import describe_machine, make_result, prepare, save
 from report import print_report
 from rounds import Rounds, Rules, say
 
+from asyncrl.errors import UserError
 from asyncrl.machine import available_cores
 from asyncrl.presets import make_preset
 
@@ -60,18 +61,19 @@ class Arguments:
 
 def main() -> int:
     """Measure, report, keep or compare."""
-    args = with_batch(tyro.cli(Arguments, description=__doc__))
+    args = tyro.cli(Arguments, description=__doc__)
     prepare("bench")
     try:
+        args = with_batch(args)
         stored = read_baseline(describe_machine(), dataclasses.asdict(args)) if args.compare else None
-    except ValueError as mistake:
+    except (ValueError, UserError) as mistake:
         say(f"bench: {mistake}")
         return 2
     result = measure(args)
-    print(json.dumps(result)) if args.json else print_report(result)
     if args.save:
         say(f"kept in {save(result)}")
-    if args.keep_baseline:
+    print(json.dumps(result)) if args.json else print_report(result)
+    if args.keep_baseline and (stored is None or compare(result, stored)[1] == 0):  # a worse one is not kept as good
         try:
             keep_baseline(result)
         except ValueError as mistake:

@@ -155,7 +155,7 @@ def print_table(result: dict[str, Any]) -> None:
         highlight=False,
     )
     for name, reason in result["failures"].items():
-        console.print(f"{name}: {reason}", style="red", highlight=False)
+        console.print(f"{name}: {reason}", style="red", markup=False, highlight=False)
 
 
 _COLUMNS = (("gymnasium", ",.0f"), ("of_bare", ".2f"), ("trainer", ",.0f"), ("training", ",.0f"), ("share", ".0%"))

@@ -75,9 +75,9 @@ def main() -> int:
             raise UserError(f"peers are set up for {CORES} cores: begin the command with taskset -c {some}")
         for game in args.games:
             result = measure(args, game)
-            print(json.dumps(result)) if args.json else print_report(result)
             if args.save:
                 say(f"kept in {save(result, f'-peers-{game}')}")
+            print(json.dumps(result)) if args.json else print_report(result)
     except UserError as mistake:
         say(f"bench-peers: {mistake}")
         return 2

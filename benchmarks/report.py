@@ -112,6 +112,7 @@ def _roofline(rows: list[Row], best: dict[str, str | None], workers: int) -> dic
 def print_report(result: dict[str, Any]) -> None:
     """Print the table, the failures and the ratios."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     settings, machine = result["settings"], result["machine"]
@@ -126,7 +127,7 @@ def print_report(result: dict[str, Any]) -> None:
         group, is_best = summary["group"], name == result["best"][summary["group"]]
         table.add_row(*_cells(name, summary, is_best), *([times.get(group, "") if is_best else ""] if times else ()))
     for name, reason in result["failures"].items():
-        table.add_row(name, f"[red]{reason}[/]")
+        table.add_row(name, f"[red]{escape(reason)}[/]")
     console = Console(width=None if Console().is_terminal else 150)
     console.print(table)
     console.print(

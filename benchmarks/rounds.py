@@ -149,7 +149,10 @@ def measure(contender: Contender) -> Measurement:
     # Some peers print to standard output, so the measurement may have lines after it.
     for line in reversed(output.splitlines()):
         with contextlib.suppress(ValueError, TypeError):
-            return Measurement(**json.loads(line))
+            measurement = Measurement(**json.loads(line))
+            if measurement.steps <= 0:
+                raise ContenderFailed("it made no step while it was measured")
+            return measurement
     lines = (errors.strip() or output.strip() or "it printed nothing").splitlines()
     raise ContenderFailed(f"{lines[-1]} (exit code {process.returncode})")
 

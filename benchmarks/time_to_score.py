@@ -121,6 +121,9 @@ def require_numbers(args: Arguments) -> None:
 def require_fairness(name: str, args: Arguments) -> None:
     """Raise UserError where a peer would not have the settings that it is published with."""
     if name == "asyncrl":
+        for option in ("network", "threads", "every"):
+            if getattr(args, option) != getattr(Arguments(), option):
+                raise UserError(f"--{option} is for peers: asyncrl is timed as its users have it")
         return
     if args.frames is not None:
         raise UserError("--frames is for asyncrl: peers have the schedules they are published with")

@@ -62,7 +62,7 @@ finish() {
     if [ "$status" -eq 0 ]; then return; fi
     if [ "$status" -lt 128 ] && [ -e .venv/.installed-before ]; then
         mv .venv/.installed-before .venv/.installed
-    elif [ -e .venv/.bootstrap ]; then
+    elif [ -e .venv/.bootstrap ] && [ ! -e .venv/.installed ]; then
         discard_venv
     fi
 }

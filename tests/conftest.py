@@ -26,7 +26,7 @@ def from_benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == BENCHMARKS:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").is_relative_to(BENCHMARKS):
             del sys.modules[name]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -12,6 +13,7 @@ from asyncrl import evaluator as module
 from asyncrl.children import make_context
 from asyncrl.config import Config
 from asyncrl.evaluator import Evaluation, Evaluator
+from asyncrl.flat import flatten_parameters_
 from asyncrl.start import fresh_start
 from asyncrl.store import ParameterStore, StoreSpec
 
@@ -156,9 +158,19 @@ def test_success_forgives():
     assert bench.evaluator._failures == 0
 
 
-def test_a_hanging_evaluation_is_ended_and_a_slow_one_is_not(monkeypatch):
+def test_an_evaluation_gives_signs_of_life(monkeypatch):
+    sent = []
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.0)
+    for name in ("prepare_process", "end_children"):  # this process is the test's
+        monkeypatch.setattr(module, name, lambda: None)
+    begin = fresh_start(TINY)
+    theta = flatten_parameters_(begin.network).numpy()
+    module.run_evaluation(TINY, begin.spaces, begin.statistics, theta, 0, SimpleNamespace(send=sent.append))  # type: ignore[arg-type]
+    assert len(sent) > 4 and set(sent[:-1]) == {None} and len(sent[-1]) == TINY.eval_episodes
+
+
+def test_a_hanging_evaluation_is_ended(monkeypatch):
     monkeypatch.setattr(module, "HANG_SECONDS", 3.0)
-    monkeypatch.setattr(module, "BEAT_SECONDS", 0.2)
     bench = Bench(dataclasses.replace(TINY, env="worlds:hangs"))
     found = bench.play()
     assert found == "the evaluation made no step for 3 s: trying again in 15 s (1 of 5)"

@@ -83,6 +83,8 @@ def test_every_peer_is_a_contender_with_one_and_two_threads(peers):
         ("bench_peers.py", ["--only", "sb3"], "bench-peers: --only sb3: there are asyncrl, "),
         ("bench_envs.py", ["--only", "Pnog"], "bench-envs: --only Pnog: there are Labyrinth, "),
         ("time_to_score.py", ["pfrl-2", "--frames", "4M"], "--frames is for asyncrl"),
+        ("time_to_score.py", ["asyncrl", "--network", "conv2015"], "--network is for peers: asyncrl is timed as"),
+        ("bench.py", ["--workers", "0"], "bench: --workers is 0: it must be between 1 and 1024"),
         ("time_to_score.py", ["pfrl-2", "--every", "0"], "--every is 0.0: it must be positive"),
         ("time_to_score.py", ["cleanrl-pong", "--env", "ALE/Breakout-v5"], "are for ALE/Pong-v5 alone"),
     ],
@@ -95,6 +97,7 @@ def test_a_mistake_is_told_in_one_line_before_anything_runs(script, words, told)
 
 def test_peers_are_not_held_to_two_threads_beside_all_of_a_large_machine(from_benchmarks, monkeypatch, capsys):
     bench = from_benchmarks("bench_peers")
+    monkeypatch.setattr(from_benchmarks("outcome").signal, "signal", lambda *_: None)
     monkeypatch.setattr(bench, "available_cores", lambda: 16)
     monkeypatch.setattr(sys, "argv", ["bench_peers.py"])
     assert bench.main() == 2

@@ -75,9 +75,8 @@ def test_limits_of_sharing_follow_from_what_one_worker_needs(from_benchmarks):
 
 def test_bandwidth_is_that_of_all_at_once(from_benchmarks):
     module = from_benchmarks("sharing")
-    one = module.bandwidth(1, 0.2)
-    assert 1e8 < one < 1e12
-    assert 0.3 * one < module.bandwidth(2, 0.2) < 10 * one
+    for workers in (1, 2):
+        assert 1e7 < module.bandwidth(workers, 0.2) < 1e13
 
 
 def test_the_bar_of_the_start_is_three_imports_and_the_environments(from_benchmarks):

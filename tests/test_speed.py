@@ -113,7 +113,7 @@ def test_floors_of_atari_tell_the_emulator_from_its_pictures():
     finally:
         learner.close()
     assert set(found) == set(FLOORS) - {"environment"}
-    assert found["emulator"] > 0 and found["pictures"] >= 0  # a difference of two measurements
+    assert found["emulator"] > 0
 
 
 def window(steps, seconds, timed):

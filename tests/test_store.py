@@ -289,9 +289,8 @@ def test_processes_share_one_store(method: str) -> None:
     process = context.Process(target=write_and_wait, args=(store, go))
     process.start()
     try:
-        while store.total(Counter.UPDATES) < 1 and process.exitcode is None:
+        while not store.stopped and process.exitcode is None:
             process.join(0.05)
-        process.join(0.2)
         assert store.theta.tolist() == store.target.tolist() == [8] * P
         assert store.counters[:, Counter.UPDATES].tolist() == [0, 1, 0]
         assert store.statistics[1, 0].tolist() == [2] * P

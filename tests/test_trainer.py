@@ -343,15 +343,17 @@ def test_a_killed_worker_is_counted_and_the_run_goes_on():
     told, outcomes = [], []
     trainer = make_trainer(dataclasses.replace(TINY, frames=10**9), told)
     thread = run_aside(trainer, outcomes)
-    wait_until(lambda: bool((trainer.store.counters[:2, Counter.UPDATES] > 0).all()))
-    victim = trainer.pool.slots[1].process
-    assert victim is not None and victim.pid is not None
-    os.kill(victim.pid, signal.SIGKILL)
-    wait_until(lambda: trainer.pool.restarts(1) == 1)
-    before = trainer.store.counters[1, Counter.UPDATES]
-    wait_until(lambda: trainer.store.counters[1, Counter.UPDATES] > before)
-    trainer._interrupt()
-    thread.join(60)
+    try:
+        wait_until(lambda: bool((trainer.store.counters[:2, Counter.UPDATES] > 0).all()))
+        victim = trainer.pool.slots[1].process
+        assert victim is not None and victim.pid is not None
+        os.kill(victim.pid, signal.SIGKILL)
+        wait_until(lambda: trainer.pool.restarts(1) == 1)
+        before = trainer.store.counters[1, Counter.UPDATES]
+        wait_until(lambda: trainer.store.counters[1, Counter.UPDATES] > before)
+    finally:
+        trainer._interrupt()
+        thread.join(60)
     assert outcomes[0].reason == "interrupted"
     assert [worker.restarts for worker in outcomes[0].progress.workers] == [0, 1]
     assert [line for line in told if "starting it again" in line] == [

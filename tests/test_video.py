@@ -1,6 +1,7 @@
 """Films of agents."""
 
 import dataclasses
+import errno
 import os
 import sys
 from pathlib import Path
@@ -147,10 +148,21 @@ def test_a_name_with_a_colon_is_no_protocol(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["12:30.mp4"]
 
 
-def test_a_folder_that_may_not_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+def test_what_may_not_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    agent, out = make_agent("CartPole-v1"), tmp_path / "out.mp4"
+    monkeypatch.setattr("asyncrl.errors.tempfile.TemporaryFile", refuse)
+    with pytest.raises(
+        UserError, match=r"cannot write .*out.mp4: no file can be made in its folder \(Permission denied"
+    ):
+        record(agent, out)
+    out.touch()
     monkeypatch.setattr("asyncrl.errors.os.access", lambda path, mode: False)
     with pytest.raises(UserError, match=r"cannot write .*out.mp4: permission denied"):
-        record(make_agent("CartPole-v1"), tmp_path / "out.mp4")
+        record(agent, out)
+    assert out.stat().st_size == 0
 
 
 @pytest.mark.parametrize("name", ["out.gif", "out", "nowhere/out.mp4"])

@@ -1,5 +1,6 @@
 """What the labyrinth leaves behind, and what it says when something fails: on the real engine."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -163,6 +164,7 @@ def test_a_folder_where_nothing_may_run_is_named(monkeypatch):
 
 
 def test_a_hundred_resets_leak_no_files_or_descriptors():
+    gc.collect()  # environments of other tests
     env = LabyrinthEnv(size=7, apples=1)
     env.reset(seed=0)
     before = len(os.listdir("/proc/self/fd"))

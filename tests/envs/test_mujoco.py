@@ -373,7 +373,8 @@ class TestFindingOpenGL:
     @pytest.fixture(autouse=True)
     def _nothing_found_yet(self, monkeypatch):
         for name in ("MUJOCO_GL", "ASYNCRL_MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"):
-            monkeypatch.delenv(name, raising=False)
+            monkeypatch.setenv(name, "")  # so that what is set meanwhile is taken back
+            monkeypatch.delenv(name)
 
     def test_the_first_that_works_is_taken_and_told_to_child_processes(self, monkeypatch):
         tried = []

@@ -1,5 +1,6 @@
 """The TORCS host as a process: what happens when it dies, hangs or leaks, and what is left behind."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -106,7 +107,7 @@ def test_an_interrupted_step_never_shifts_the_replies(env):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before, left = signal.signal(signal.SIGALRM, interrupt), signal.getitimer(signal.ITIMER_REAL)  # pytest-timeout's
     try:
         os.kill(env._host.pid, signal.SIGSTOP)
         signal.setitimer(signal.ITIMER_REAL, 0.2)
@@ -114,6 +115,7 @@ def test_an_interrupted_step_never_shifts_the_replies(env):
             env.step(GO)
     finally:
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *left)
     again, info = env.reset(seed=7)
     assert np.array_equal(first, again) and info["seconds"] == 0.0
 
@@ -135,6 +137,7 @@ def test_a_host_that_cannot_start_shows_its_last_words():
 
 
 def test_nothing_is_left_behind():
+    gc.collect()  # of other tests
     before, files = open_files(), set(cache_folder("torcs").iterdir())
     pids = []
     for _ in range(3):
