@@ -157,13 +157,21 @@ class Doubled(nn.Module):
         self.layers = nn.Linear(3, 5).double()
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.layers(inputs.double())
+        return self.layers(inputs.double()).float()
+
+
+class Late(nn.Module):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.double()
 
 
 def test_networks_of_other_numbers_are_refused() -> None:
     config = Config(env="worlds:tiny", network=lambda space: Doubled())  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"^the network's .*weight is made as torch.float64 on cpu: it must be float32"):
         make_network(config, Tiny().observation_space, DISCRETE)  # type: ignore[arg-type]
+    late = Config(env="worlds:tiny", network=lambda space: nn.Sequential(nn.Linear(3, 5), Late()))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"made features of torch.float64: they must be float32"):
+        make_network(late, Tiny().observation_space, DISCRETE)  # type: ignore[arg-type]
     torch.set_default_dtype(torch.float64)
     try:
         with pytest.raises(UserError, match=r"torch.float64 on cpu: .*torch.set_default_dtype"):
@@ -189,8 +197,9 @@ def test_whatever_a_torso_draws_from_it_draws_the_same_in_every_process() -> Non
     assert len(drawn) == 2 and torch.equal(*drawn)
 
 
-def test_where_torch_keeps_no_gradients_there_is_training_all_the_same(tmp_path: Path) -> None:
-    with torch.no_grad():
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_where_torch_keeps_no_gradients_there_is_training_all_the_same(without, tmp_path: Path) -> None:
+    with without():
         run = asyncrl.train("asyncrl/Catch-v0", algo="a2c", frames=200, run_dir=tmp_path / "run", announce=[].append)
     assert run.outcome is not None and run.outcome.reason == "frames"
 

@@ -128,6 +128,9 @@ def test_environments_that_draw_from_global_generators_take_none_of_the_callers_
     asyncrl.train("worlds:careless", workers=1, frames=500, run_dir="run", announce=[].append)
     asyncrl.resume("run", env="worlds:careless", frames=1_000, announce=[].append)
     assert (random.random(), np.random.random()) == expected  # noqa: NPY002
+    code = "import asyncrl, random; random.seed(1); asyncrl.train; print(random.random() == random.Random(1).random())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout == "True\n"  # imports have drawn too
 
 
 def test_environments_may_have_processes_of_their_own():

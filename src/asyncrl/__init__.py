@@ -29,4 +29,7 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'asyncrl' has no attribute {name!r}")
-    return getattr(import_module(f"asyncrl.{_HOMES[name]}"), name)
+    from asyncrl.seeding import put_back_after
+
+    with put_back_after():  # rich, for one, draws from Python's generator when it is imported
+        return getattr(import_module(f"asyncrl.{_HOMES[name]}"), name)

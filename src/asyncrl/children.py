@@ -128,10 +128,8 @@ def start_process(context: BaseContext, target: Any, args: tuple, name: str) -> 
 def kill(*processes: BaseProcess) -> None:
     """End `processes` and what they have started at once; wait for them for a while: one may hang on a dead disk."""
     alive = [process for process in processes if process.is_alive()]
-    started = descendants(*(process.pid for process in alive if process.pid is not None)) if alive else []
-    for process in alive:
-        process.kill()
-    end_at_once(started)
+    pids = [process.pid for process in alive if process.pid is not None]
+    end_at_once(lambda: [*pids, *descendants(*pids)] if pids else [])
     deadline = time.monotonic() + KILL_SECONDS
     for process in processes:
         process.join(max(deadline - time.monotonic(), 0.0))
@@ -149,8 +147,12 @@ def end_leftovers(inherited: Iterable[int]) -> None:
         child.kill()
     server: Any = forkserver._forkserver  # pyright: ignore[reportAttributeAccessIssue]
     tracker: Any = resource_tracker._resource_tracker  # pyright: ignore[reportAttributeAccessIssue]
-    ours = set(descendants(os.getpid()))  # first, or it would have what theirs start meanwhile
-    end_at_once(ours - {server._forkserver_pid, tracker._pid, *inherited, *descendants(*inherited)})
+
+    def find() -> set[int]:
+        ours = set(descendants(os.getpid()))  # first, or it would have what theirs start meanwhile
+        return ours - {server._forkserver_pid, tracker._pid, *inherited, *descendants(*inherited)}
+
+    end_at_once(find)
 
 
 @contextlib.contextmanager

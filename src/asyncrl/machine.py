@@ -77,11 +77,19 @@ def descendants(*pids: int) -> list[int]:
     return found[len(pids) :]
 
 
-def end_at_once(pids: Iterable[int]) -> None:
-    """End these processes, those that are still there."""
+def end_at_once(find: Callable[[], Iterable[int]]) -> None:
+    """End the processes that `find` returns; stopped first, until it finds no more: none shall start another unseen."""
+    found: set[int] = set()
+    while new := set(find()) - found:
+        _send(signal.SIGSTOP, new)
+        found |= new
+    _send(signal.SIGKILL, found)
+
+
+def _send(number: signal.Signals, pids: Iterable[int]) -> None:
     for pid in pids:
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # it has ended
+            os.kill(pid, number)
 
 
 def sync(path: Path) -> None:

@@ -94,7 +94,7 @@ def end_children() -> None:
     """End what environments have started and their `close` left behind. Python would wait for its own children."""
     for child in multiprocessing.active_children():  # also where `descendants` finds none
         child.kill()
-    end_at_once(descendants(os.getpid()))
+    end_at_once(lambda: descendants(os.getpid()))
 
 
 def _end_with_parent() -> None:
@@ -106,7 +106,7 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         try:
-            end_at_once(descendants(os.getpid()))
+            end_at_once(lambda: descendants(os.getpid()))
         finally:
             os._exit(1)
 

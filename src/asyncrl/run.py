@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from asyncrl.agent import Agent, load
 from asyncrl.checkpoint import Checkpoint, load_checkpoint, versions
 from asyncrl.config import Config, PresetName, require_settings
@@ -236,6 +238,8 @@ def _end(config: Config, state: dict[str, Any]) -> str | None:
     return None
 
 
+@torch.inference_mode(False)  # whatever the caller's script has
+@torch.enable_grad()
 def _train(config: Config, run_dir: Path, checkpoint: Checkpoint | None, show: Show, announce: Announce) -> Run:
     # The trainer finds every mistake before it is asked to run: nothing is written before that.
     trainer = Trainer(config, run_dir, show=show, announce=announce, checkpoint=checkpoint)

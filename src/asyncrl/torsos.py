@@ -183,6 +183,8 @@ class OwnTorso(nn.Module):
         self._rearranges = pictures.dim() == 4 and not _takes_channels_last(module, pictures)
         if features.dim() != 2 or len(features) != 2:
             raise UserError(f"{name} made {list(features.shape)} of a batch of 2: it must return features [2, F]")
+        if features.dtype != torch.float32:
+            raise UserError(f"{name} made features of {features.dtype}: they must be float32")
         self.out_features = features.shape[1]
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -237,7 +237,7 @@ def compute_update(learner: Learner) -> Update:
     gradient = torch.empty_like(learner.snapshot)
     for passes in learner.passes:
         passes.write_into(gradient)
-    with torch.enable_grad(), playing(learner.tapes):  # where everything is one process, its script may have it off
+    with playing(learner.tapes):
         loss, stats = algorithm.loss(learner.network, learner.target, rollout, config, learner.progress)
     gradient = flat_gradient(loss, learner.network, gradient).cpu()
     stats["gradient_norm"] = clip_global_norm_(gradient, config.max_grad_norm)

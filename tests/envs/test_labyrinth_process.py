@@ -84,9 +84,7 @@ def test_the_end_of_python_leaves_nothing(ending, tmp_path):
         if ending == "kill":
             child.kill()
         elif ending == "kill all":  # as the trainer does
-            started = descendants(child.pid)
-            child.kill()
-            end_at_once(started)
+            end_at_once(lambda: [child.pid, *descendants(child.pid)])
         else:
             child.stdin.close()
         child.wait(30)
