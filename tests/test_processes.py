@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -448,6 +449,24 @@ def test_a_reader_of_help_need_not_wait_for_what_an_environment_has_left_behind(
         command, cwd=tmp_path, env=environment(), capture_output=True, check=False, timeout=PATIENCE_SECONDS
     )
     assert done.returncode == 0 and list(tmp_path.glob("program-*"))
+
+
+def _prepares_late(pipe):
+    multiprocessing.parent_process = lambda: SimpleNamespace(is_alive=lambda: False)  # in a process of its own
+    worker_processes.prepare_process()
+    pipe.send("it works on")
+
+
+def test_who_starts_when_his_parent_has_gone_does_not_begin():
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_prepares_late, args=(theirs,))
+    process.start()
+    theirs.close()
+    process.join(PATIENCE_SECONDS)
+    assert process.exitcode == 1
+    with pytest.raises(EOFError):
+        ours.recv()
 
 
 FORKS = """

@@ -76,6 +76,9 @@ def prepare_process() -> None:
 
     Where a simulator crashes, and on SIGUSR1, it prints where its threads are.
     """
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(1)  # its server was busy until now, and nobody is left to work for
     faulthandler.enable(2)
     faulthandler.register(signal.SIGUSR1, 2)
     for number in (signal.SIGINT, signal.SIGHUP):
