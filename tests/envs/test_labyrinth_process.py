@@ -123,6 +123,7 @@ def test_ctrl_c_is_left_to_python():
     os.kill(pid, signal.SIGTERM)
     for _ in range(5):
         env.step(FORWARD)
+    assert find_engines(os.getpid()) - before == {pid} and is_running(pid)  # the same engine plays on
     env.close()
 
 
